@@ -46,7 +46,7 @@ def lesson_environment(env: dict[str, str] | None = None) -> dict[str, str]:
 
 @pytest.fixture
 def run_lesson() -> RunLesson:
-    """Run a lesson to its end, without a terminal: run_lesson("NAME.py", *arguments, env, input)."""
+    """Run a lesson to its end, with no terminal: run_lesson("NAME.py", *arguments, env, input)."""
 
     def run(
         name: str,
