@@ -1,0 +1,911 @@
+#!/usr/bin/env -S uv run --script
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#     "av>=14",
+#     "fastapi>=0.165",
+#     "faster-whisper>=1.2.1,<2",
+#     "numpy>=2",
+#     "pocketsphinx>=5.1,<6",
+#     "python-multipart>=0.0.20",
+#     "uvicorn>=0.54",
+#     "websockets>=15,<18",
+# ]
+# ///
+"""Lesson 5: your own speech-to-text service.
+
+What you learn
+    How a server turns a stream of audio into text while people still speak: it
+    finds the turns (who speaks, until when), runs a slow model without making
+    anybody wait, and answers over HTTP and over a WebSocket. It speaks OpenAI's
+    Realtime protocol, so the same client works with this file and with OpenAI.
+
+Before you start
+    pip install -r requirements.txt
+
+Run it (in a terminal; it runs until Ctrl-C)
+    python fastapi_example.py
+    WHISPER_MODEL=small-int8 python fastapi_example.py     a far better engine
+
+You should see
+    Engine: PocketSphinx (en-us, cpu). It needs no download and makes mistakes.
+    Listening on ws://127.0.0.1:8000/v1/realtime?intent=transcription
+    ... and at http://127.0.0.1:8000/docs a page to try the HTTP part by hand.
+    Then let simple_transcription_test.py or simple_audio_transcription.py talk to it.
+
+Try next
+    Set SILENCE_MS to 200, speak with pauses, and watch one sentence become many turns.
+"""
+
+import asyncio
+import base64
+import hmac
+import json
+import math
+import os
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Literal
+
+# One thread for each small piece of arithmetic: more would only wait for each other, at twice
+# the processor time. numpy reads this when it is imported.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
+
+import av
+import numpy as np
+import uvicorn
+from fastapi import FastAPI, Form, HTTPException, Request, UploadFile, WebSocket
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.websockets import WebSocketDisconnect
+from pydantic import BaseModel, Field, ValidationError
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException as AnyHTTPException
+
+# ---------------------------------------------------------------------------------- settings
+
+HOST = os.environ.get("HOST", "127.0.0.1")  # 0.0.0.0 would let the whole network in
+PORT = int(os.environ.get("PORT", "8000"))
+WHISPER_MODEL = os.environ.get("WHISPER_MODEL", "")  # "small-int8", or a folder; empty: embedded
+WHISPER_LANG = os.environ.get("WHISPER_LANG", "en")  # empty: the model finds out
+WHISPER_DEVICE = os.environ.get("WHISPER_DEVICE", "auto")  # cpu, cuda, or auto
+API_KEY = os.environ.get("API_KEY", "")  # if set, every client must send it
+MAX_SESSIONS = int(os.environ.get("MAX_SESSIONS", "64"))
+ALLOWED_ORIGINS = os.environ.get(  # web pages that may use the service; programs always may
+    "ALLOWED_ORIGINS", f"http://127.0.0.1:{PORT},http://localhost:{PORT}"
+).split(",")
+
+SAMPLE_RATE = 16_000  # Hz, what every speech model here was trained on
+CHUNK = 512  # samples (32 ms), what Silero VAD looks at in one go
+CHUNK_MS = CHUNK * 1000 // SAMPLE_RATE
+SILENCE_MS = 500  # a pause this long ends a turn, unless the client asks for another length
+EARLY_MS = 200  # this far into a pause the engine begins, and works while we wait for the rest
+DELTA_MS = int(os.environ.get("DELTA_MS", "250"))  # how often to look for new words; 0: never
+MAX_TURN_MS = 30_000  # Whisper hears 30 s at most
+MIN_COMMIT_MS = 100  # OpenAI refuses to commit less
+MAX_WAITING = 8  # turns of one session that may wait for their text; then its client waits too
+MAX_APPEND = 15 * 2**20  # characters of base64 in one event, OpenAI's limit
+MAX_BODY = 25 * 2**20 + 10_000  # bytes: a file of 25 MB, OpenAI's limit, and its form
+MAX_UPLOAD_S = 3600  # a tiny file can unpack to days of silence
+MAX_SESSION_S = 3600  # OpenAI ends a session after 60 minutes, and so do we
+MAX_IDLE_S = 300  # a client that sends nothing at all for so long has gone
+MAX_SEND_S = 20  # and so has one that does not read what we send
+
+# ------------------------------------------------------------------------------------ engine
+
+
+@dataclass
+class Segment:
+    """A piece of text, with its start and end in seconds."""
+
+    start: float
+    end: float
+    text: str
+
+
+class SphinxEngine:
+    """PocketSphinx: its model is in its package, so it starts at once; it makes mistakes."""
+
+    name, model, device, languages = "PocketSphinx", "en-us", "cpu", ["en"]
+    workers = 1  # how many calls of transcribe() may run at the same time
+
+    def __init__(self) -> None:
+        from pocketsphinx import Decoder
+
+        self.decoder = Decoder(loglevel="FATAL")
+
+    def transcribe(self, pcm: bytes, language: str) -> list[Segment]:
+        """Return what is said in PCM16 mono audio at 16 kHz, 30 s at most."""
+        self.decoder.start_utt()
+        try:
+            self.decoder.process_raw(pcm, full_utt=True)
+        finally:
+            self.decoder.end_utt()
+        hypothesis = self.decoder.hyp()
+        text = hypothesis.hypstr if hypothesis else ""
+        return [Segment(0, len(pcm) / 2 / SAMPLE_RATE, text)] if text else []
+
+
+class WhisperEngine:
+    """Faster Whisper: OpenAI's Whisper on CTranslate2, on a graphics card if there is one."""
+
+    name = "Faster Whisper"
+
+    def __init__(self, model: str) -> None:
+        import ctranslate2
+        from faster_whisper import WhisperModel
+
+        has_cuda = WHISPER_DEVICE != "cpu" and ctranslate2.get_cuda_device_count() > 0
+        self.device = "cuda" if has_cuda or WHISPER_DEVICE == "cuda" else "cpu"
+        self.model = Path(model).name
+        folder = find_weights(model.removesuffix("-int8"))
+        quantized = "int8_float16" if self.device == "cuda" else "int8"
+        is_tiny = (folder / "model.bin").stat().st_size < 30e6  # again: threads would only wait
+        threads = 1 if is_tiny else min(4, os.cpu_count() or 1)
+        self.workers = max(1, (os.cpu_count() or 1) // threads)
+        try:
+            self.whisper = WhisperModel(
+                str(folder),
+                device=self.device,
+                compute_type=quantized if model.endswith("-int8") else "default",
+                cpu_threads=threads,
+                num_workers=self.workers,
+            )
+        except (RuntimeError, ValueError) as error:
+            raise SystemExit(f"Cannot load {model} on {self.device}: {error}") from None
+        self.languages = self.whisper.supported_languages
+
+    def transcribe(self, pcm: bytes, language: str) -> list[Segment]:
+        """Return what is said in PCM16 mono audio at 16 kHz, 30 s at most."""
+        samples = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
+        segments, _ = self.whisper.transcribe(
+            samples,
+            language=language or None,
+            beam_size=1,  # take the likeliest word each time: sooner, and nearly as exact
+            condition_on_previous_text=False,  # or a mistake breeds the next one
+        )
+        return [Segment(part.start, part.end, part.text.strip()) for part in segments]
+
+
+def find_weights(model: str) -> Path:
+    """Return the folder that holds a model, fetched from the internet the first time."""
+    import huggingface_hub
+    from faster_whisper.utils import _MODELS as KNOWN_MODELS
+
+    if (Path(model) / "model.bin").is_file():
+        return Path(model)
+    if model not in KNOWN_MODELS:
+        known = ", ".join(KNOWN_MODELS)
+        raise SystemExit(
+            f"WHISPER_MODEL={model} is no folder with a model.bin and no model that I know.\n"
+            f"I know these, and each with -int8, which needs less memory:\n{known}"
+        )
+    files = ["config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocab*"]
+    print(f"Looking for the weights of {model}. They are fetched once.", flush=True)
+    try:
+        return Path(huggingface_hub.snapshot_download(KNOWN_MODELS[model], allow_patterns=files))
+    except Exception as error:  # of many kinds, which all mean the same
+        raise SystemExit(
+            f"Cannot fetch the weights of {model} ({type(error).__name__}). Is there internet?\n"
+            "Without WHISPER_MODEL the embedded engine is used, which needs no download."
+        ) from None
+
+
+class Transcriber:
+    """Runs the engine in worker threads, so that the event loop never waits for a model."""
+
+    def __init__(self, engine: SphinxEngine | WhisperEngine) -> None:
+        self.engine = engine
+        self.threads = ThreadPoolExecutor(engine.workers, "engine")
+        self.jobs = 0  # running or waiting
+
+    async def transcribe(self, pcm: bytes, language: str) -> list[Segment]:
+        """Return the segments of a turn. Whoever comes first is served first."""
+        self.jobs += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self.threads, self.engine.transcribe, pcm, language
+            )
+        finally:
+            self.jobs -= 1
+
+
+# ---------------------------------------------------------------------------- turn detection
+
+
+class VoiceActivity:
+    """Silero VAD for one stream: a small neural network that remembers what it just heard."""
+
+    def __init__(self) -> None:
+        from faster_whisper.vad import get_vad_model
+
+        self.network = get_vad_model().session  # one for all streams; the memory is not
+        self.memory = {"h": np.zeros((1, 1, 128), "f4"), "c": np.zeros((1, 1, 128), "f4")}
+        self.before = np.zeros(64, "f4")  # each chunk is seen with the end of the one before it
+
+    def probabilities(self, chunks: np.ndarray) -> list[float]:
+        """Return how likely it is that somebody speaks: int16 (n, 512) in, n numbers out."""
+        audio = chunks.astype("f4") / 32768
+        ends = np.vstack([self.before, audio[:, -64:]])
+        self.before = ends[-1]
+        inputs = {"input": np.hstack([ends[:-1], audio]), **self.memory}
+        result, self.memory["h"], self.memory["c"] = self.network.run(None, inputs)
+        return [float(number) for number in result.flat]
+
+
+class ServerVad(BaseModel):
+    """What a client may ask of turn detection; the names are OpenAI's."""
+
+    type: Literal["server_vad"] = "server_vad"
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5  # how sure Silero must be of a voice
+    prefix_padding_ms: Annotated[int, Field(ge=0, le=5_000)] = 300  # kept from before the voice
+    silence_duration_ms: Annotated[int, Field(ge=100, le=10_000)] = SILENCE_MS
+
+
+@dataclass
+class Turn:
+    """What somebody says in one go, as PCM16 mono audio at 16 kHz."""
+
+    start_ms: int  # in the stream
+    audio: bytearray
+    silence_ms: int = 0  # how long nobody has spoken, at its end
+    voice: list[float] = field(default_factory=list)  # probability for each chunk
+
+    @property
+    def length_ms(self) -> int:
+        return len(self.audio) // 2 * 1000 // SAMPLE_RATE
+
+
+class TurnDetector:
+    """Cuts a stream into turns. Inside a turn, and where a long one is cut, nothing is lost."""
+
+    def __init__(self) -> None:
+        self.settings = ServerVad()
+        self.vad = VoiceActivity()
+        self.rest = np.zeros(0, np.int16)  # samples that do not fill a chunk yet
+        self.position_ms = 0
+        self.padding: list[bytes] = []  # the last chunks in which nobody spoke
+        self.turn: Turn | None = None
+
+    def feed(self, samples: np.ndarray) -> Iterator[tuple[str, Turn]]:
+        """Take int16 samples (n,), yield "started", "grew" and "ended", each with its turn."""
+        samples = np.concatenate([self.rest, samples])
+        chunks = samples[: len(samples) // CHUNK * CHUNK].reshape(-1, CHUNK)
+        self.rest = samples[chunks.size :]
+        voices = self.vad.probabilities(chunks) if len(chunks) else []
+        for chunk, voice in zip(chunks, voices, strict=True):
+            yield from self.look_at(chunk.tobytes(), voice)
+
+    def look_at(self, chunk: bytes, voice: float) -> Iterator[tuple[str, Turn]]:
+        self.position_ms += CHUNK_MS
+        if self.turn is None:
+            keep = 1 + self.settings.prefix_padding_ms // CHUNK_MS
+            self.padding = [*self.padding, chunk][-keep:]
+            if voice >= self.settings.threshold:
+                start_ms = self.position_ms - len(self.padding) * CHUNK_MS
+                self.turn = Turn(start_ms, bytearray().join(self.padding))
+                self.padding = []
+                yield "started", self.turn
+            return
+        turn = self.turn
+        turn.audio += chunk
+        turn.voice.append(voice)
+        if voice >= self.settings.threshold:
+            turn.silence_ms = 0
+        elif turn.silence_ms or voice < self.settings.threshold - 0.15:  # not just a soft sound
+            turn.silence_ms += CHUNK_MS
+        yield "grew", turn
+        if turn.silence_ms >= self.settings.silence_duration_ms:
+            self.turn = None
+            yield "ended", turn
+        elif turn.length_ms >= MAX_TURN_MS:
+            self.turn = cut(turn)
+            yield "ended", turn
+            yield "started", self.turn
+
+    def finish(self) -> Iterator[tuple[str, Turn]]:
+        """End the turn that is under way, if there is one."""
+        turn, self.turn = self.turn, None
+        if turn:
+            turn.audio += self.rest.tobytes()
+            self.rest = self.rest[:0]
+            yield "ended", turn
+
+
+def cut(turn: Turn) -> Turn:
+    """Shorten a turn to its quietest moment of the last 10 s, and return what came after."""
+    recent = turn.voice[-10_000 // CHUNK_MS :]
+    quietness = np.convolve(recent, np.ones(7) / 7, "valid")  # over 7 chunks, 224 ms
+    chunks_after = len(quietness) - int(np.argmin(quietness)) + 2
+    keep = len(turn.audio) - chunks_after * CHUNK * 2
+    rest = Turn(turn.start_ms + keep // 2 * 1000 // SAMPLE_RATE, turn.audio[keep:])
+    rest.voice = turn.voice[-chunks_after:]
+    del turn.audio[keep:]
+    return rest
+
+
+def new_resampler() -> av.AudioResampler:
+    """Return what makes 16 kHz mono PCM16 of anything. It has a memory: one for each stream."""
+    return av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+
+
+def find_turns(recording: BinaryIO) -> tuple[list[Turn], float]:
+    """Return the turns in a recording of any format, and its length in seconds.
+
+    Raises ValueError, with a sentence for the user, if it holds no audio or too much.
+    """
+    detector, resampler = TurnDetector(), new_resampler()
+    turns: list[Turn] = []
+    seconds = 0.0
+    try:
+        with av.open(recording, "r", metadata_errors="ignore") as container:
+            for frame in container.decode(audio=0):
+                for part in resampler.resample(frame):
+                    events = detector.feed(part.to_ndarray()[0])
+                    turns.extend(turn for what, turn in events if what == "ended")
+                    seconds += part.samples / SAMPLE_RATE
+                if seconds > MAX_UPLOAD_S:
+                    raise ValueError(f"The recording is longer than {MAX_UPLOAD_S} seconds.")
+    except (av.FFmpegError, IndexError) as error:
+        if not seconds:  # where it only breaks off, what came before is worth hearing
+            raise ValueError("The file holds no audio that can be decoded.") from error
+    turns.extend(turn for _, turn in detector.finish())
+    return turns, seconds
+
+
+# -------------------------------------------------------------------------------------- HTTP
+
+app = FastAPI(title="Speech to text")
+transcriber: Transcriber  # main() makes it
+TOO_LARGE = "The file is larger than 25 MB. Send it in parts."
+uploads = asyncio.Semaphore(4)  # at the same time; more would only take memory
+
+
+def error_body(message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+    """Return an error in OpenAI's shape, which always has all four keys."""
+    kind = "invalid_request_error"
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+@app.exception_handler(AnyHTTPException)
+async def show_http_error(request: Request, error: AnyHTTPException) -> JSONResponse:
+    message = TOO_LARGE if error.status_code == 413 else str(error.detail)
+    return JSONResponse(error_body(message), error.status_code)
+
+
+@app.exception_handler(RequestValidationError)
+async def show_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    return JSONResponse(error_body(f"{name}: {first['msg']}", first["type"], name), 400)
+
+
+def is_right_key(headers: Headers) -> bool:
+    """Compare in constant time, or the time would tell how much of a guessed key is right."""
+    given = headers.get("authorization", "").removeprefix("Bearer ")
+    return not API_KEY or hmac.compare_digest(given.encode(), API_KEY.encode())
+
+
+def is_allowed_page(headers: Headers) -> bool:
+    """Browsers tell which page asks: without this any page could talk to your computer."""
+    return headers.get("origin") in (None, *ALLOWED_ORIGINS)
+
+
+@app.middleware("http")
+async def guard(request: Request, handle: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Refuse what is not allowed before anything of it is read."""
+    if not is_allowed_page(request.headers):
+        return JSONResponse(error_body("This web page is not among ALLOWED_ORIGINS."), 403)
+    if request.url.path.startswith("/v1/") and not is_right_key(request.headers):
+        message = "Wrong or missing key: send API_KEY as a Bearer token."
+        return JSONResponse(error_body(message, "invalid_api_key"), 401)
+    if int(request.headers.get("content-length", 0)) > MAX_BODY:
+        return JSONResponse(error_body(TOO_LARGE), 413)
+    return await handle(request)
+
+
+@app.get("/health")
+async def health() -> dict[str, Any]:
+    """Tell that the service is up, and with what."""
+    engine = transcriber.engine
+    facts = {"engine": engine.name, "model": engine.model, "device": engine.device}
+    return {"status": "ok", **facts, "sessions": len(sessions)}
+
+
+@app.get("/v1/models")
+async def models() -> dict[str, Any]:
+    """List the one model that there is."""
+    engine = transcriber.engine
+    model = {"id": engine.model, "object": "model", "created": 0, "owned_by": engine.name}
+    return {"object": "list", "data": [model]}
+
+
+@app.post("/v1/audio/transcriptions", max_body_size=MAX_BODY)
+async def transcriptions(
+    file: UploadFile,
+    model: Annotated[str, Form(description="any name: there is one model")] = "",
+    language: Annotated[str, Form(description="two letters")] = WHISPER_LANG,
+    response_format: Annotated[
+        Literal["json", "text", "verbose_json", "srt", "vtt"], Form()
+    ] = "json",
+) -> Response:
+    """Return what is said in a recording. OpenAI's API has the same address and fields."""
+    if language and language not in transcriber.engine.languages:
+        raise HTTPException(400, f"The model does not know the language {language[:20]!r}.")
+    segments: list[Segment] = []
+    async with uploads:
+        try:
+            turns, seconds = await asyncio.to_thread(find_turns, file.file)
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from None
+        for turn in turns:
+            start = turn.start_ms / 1000
+            for part in await transcriber.transcribe(bytes(turn.audio), language):
+                segments.append(Segment(start + part.start, start + part.end, part.text))
+
+    text = " ".join(part.text for part in segments)
+    facts: dict[str, Any] = {"text": text, "usage": {"type": "duration", "seconds": seconds}}
+    if response_format == "text":
+        return PlainTextResponse(text + "\n")
+    if response_format in ("srt", "vtt"):
+        return PlainTextResponse(subtitles(segments, response_format))
+    if response_format == "verbose_json":
+        facts |= {"task": "transcribe", "language": language, "duration": seconds}
+        facts["segments"] = [{"id": number, **vars(part)} for number, part in enumerate(segments)]
+    return JSONResponse(facts)
+
+
+def subtitles(segments: list[Segment], kind: str) -> str:
+    """Return the segments as SubRip (srt) or WebVTT (vtt)."""
+
+    def clock(seconds: float) -> str:
+        minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
+        text = f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds / 1000:06.3f}"
+        return text.replace(".", ",") if kind == "srt" else text
+
+    blocks = ["WEBVTT\n"] if kind == "vtt" else []
+    for number, part in enumerate(segments, start=1):
+        label = f"{number}\n" if kind == "srt" else ""
+        blocks.append(f"{label}{clock(part.start)} --> {clock(part.end)}\n{part.text}\n")
+    return "\n".join(blocks)
+
+
+# --------------------------------------------------------------------------------- WebSocket
+
+
+class AudioFormat(BaseModel):
+    type: Literal["audio/pcm"] = "audio/pcm"
+    rate: Literal[24000, 16000] = 24000  # Hz; OpenAI has 24000 only
+
+
+class TranscriptionConfig(BaseModel):
+    model: str = ""  # any name will do: there is one model
+    language: str | None = None
+    languages: list[str] | None = None  # what OpenAI's newer models have instead
+
+
+class AudioInput(BaseModel):
+    format: AudioFormat = AudioFormat()
+    transcription: TranscriptionConfig | None = None
+    turn_detection: ServerVad | None = ServerVad()  # None: the client decides, by commit
+
+
+class Audio(BaseModel):
+    input: AudioInput = AudioInput()
+
+
+class SessionConfig(BaseModel):
+    """What session.update may set. Pydantic finds what is wrong with it and says where."""
+
+    type: Literal["transcription"]
+    audio: Audio = Audio()
+
+
+class ClientError(Exception):
+    """A mistake of the client's: it is told, and the session goes on."""
+
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code, self.param = code, param
+
+
+def parse(text: str | None) -> dict[str, Any]:
+    """Return an event of the client, or raise ClientError."""
+    if text is None:
+        raise ClientError("invalid_event", "Expected a text message with JSON, got a binary one.")
+    try:
+        event = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ClientError("invalid_json", f"The message is not JSON: {error}.") from None
+    if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+        raise ClientError("invalid_event", "An event is an object with a type.", "type")
+    return event
+
+
+def updated(old: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Return old with the fields of change, at every level: fields left out stay as they are."""
+    new = old | change
+    for name in old.keys() & change.keys():
+        if isinstance(old[name], dict) and isinstance(change[name], dict):
+            new[name] = updated(old[name], change[name])
+    return new
+
+
+def agreed_words(before: list[str], now: list[str]) -> list[str]:
+    """Return the words with which two hypotheses begin alike, less the newest: it may be cut.
+
+    What two looks in a row agree on rarely changes any more: LocalAgreement, Liu et al. 2020.
+    """
+    same = [first == second for first, second in zip(before, now[:-1], strict=False)]
+    return now[: [*same, False].index(False)]
+
+
+@dataclass
+class Item:
+    """A turn as the client sees it. With manual commit it may be made of several of ours."""
+
+    id: str = field(default_factory=lambda: f"item_{secrets.token_hex(8)}")
+    text: str = ""  # of the turns that are written down
+    shown: str = ""  # what the deltas said so far
+    waiting: int = 0  # turns not written down yet
+    seconds: float = 0
+    error: str = ""
+    is_cleared: bool = False
+
+
+class Session:
+    """One WebSocket. A listener takes events in, a writer sends each turn's text, in order."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self.websocket = websocket
+        self.id = f"sess_{secrets.token_hex(8)}"
+        self.expires_at = int(time.time()) + MAX_SESSION_S
+        self.config = SessionConfig(type="transcription")
+        self.resampler = new_resampler()
+        self.detector = TurnDetector()
+        self.buffered_ms = 0.0  # audio since the last commit
+        self.item: Item | None = None  # what is spoken now becomes part of it
+        self.last_item_id: str | None = None
+        self.early: asyncio.Task[list[Segment]] | None = None  # the text, if nobody goes on
+        self.hypothesis: list[str] = []  # the words of the last look
+        self.next_look_ms = 0.0  # when to look again, as a length of the turn
+        self.finished: asyncio.Queue[tuple[Item, asyncio.Task[list[Segment]] | None, bool]]
+        self.finished = asyncio.Queue(MAX_WAITING)
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.sending, self.handling = asyncio.Lock(), asyncio.Lock()
+
+    async def run(self) -> None:
+        """Serve the client until it leaves or has to."""
+        self.listener = self.start(self.listen())
+        writer = self.start(self.write())
+        try:
+            await self.send("session.created", session=self.describe())
+            ends = [self.listener, writer]
+            await asyncio.wait(ends, timeout=MAX_SESSION_S, return_when=asyncio.FIRST_COMPLETED)
+            if not self.listener.done():
+                await self.refuse(1001, "session_expired", "The session's 60 minutes are over.")
+            elif self.listener.done() and not self.listener.cancelled():
+                self.listener.result()
+        finally:
+            for task in list(self.tasks):
+                task.cancel()
+            await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Start a task that ends with the session at the latest."""
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    async def send(self, kind: str, **fields: object) -> None:
+        event = {"type": kind, "event_id": f"event_{secrets.token_hex(8)}", **fields}
+        try:
+            async with asyncio.timeout(MAX_SEND_S), self.sending:
+                await self.websocket.send_text(json.dumps(event))
+        except (TimeoutError, WebSocketDisconnect, RuntimeError):  # nobody reads any more
+            self.listener.cancel()
+
+    async def send_error(self, error: ClientError, event_id: object = None) -> None:
+        body = error_body(str(error), error.code, error.param)["error"]
+        await self.send("error", error={**body, "event_id": event_id})
+
+    async def refuse(self, close_code: int, code: str, message: str) -> None:
+        """Say why, then close: a close frame alone has little room for reasons."""
+        await self.send_error(ClientError(code, message))
+        with suppress(WebSocketDisconnect, RuntimeError):
+            await self.websocket.close(close_code, f"invalid_request_error.{code}")
+
+    # What the client asks for.
+
+    async def listen(self) -> None:
+        """Handle event after event. Meanwhile TCP holds back a client that sends too fast."""
+        while True:
+            try:
+                async with asyncio.timeout(MAX_IDLE_S):
+                    message = await self.websocket.receive()
+            except TimeoutError:
+                return await self.refuse(1001, "session_idle", f"Nothing came for {MAX_IDLE_S} s.")
+            if message["type"] == "websocket.disconnect":
+                return None
+            event: dict[str, Any] = {}
+            try:
+                event = parse(message.get("text"))
+                async with self.handling:
+                    await self.handle(event)
+            except ClientError as error:
+                await self.send_error(error, event.get("event_id"))
+
+    async def handle(self, event: dict[str, Any]) -> None:
+        match event["type"]:
+            case "input_audio_buffer.append":
+                await self.append(event.get("audio"))
+            case "input_audio_buffer.commit":
+                await self.commit()
+            case "input_audio_buffer.clear":
+                self.clear()
+                await self.send("input_audio_buffer.cleared")
+            case "session.update":
+                self.update(event.get("session"))
+                await self.send("session.updated", session=self.describe())
+            case other:
+                raise ClientError("invalid_value", f"There is no event {other[:60]!r}.", "type")
+
+    def update(self, change: object) -> None:
+        if not isinstance(change, dict):
+            raise ClientError("missing_required_parameter", "session is missing.", "session")
+        try:
+            old = self.config.model_dump(exclude={"type"})
+            config = SessionConfig.model_validate(updated(old, change))
+        except ValidationError as error:
+            first = error.errors()[0]
+            param = ".".join(["session", *(str(name) for name in first["loc"])])
+            code = "missing_required_parameter" if first["type"] == "missing" else "invalid_value"
+            raise ClientError(code, f"{param}: {first['msg']}.", param) from None
+        asked = config.audio.input.transcription or TranscriptionConfig()
+        for language in [*(asked.languages or []), asked.language]:
+            if language and language not in transcriber.engine.languages:
+                message = f"The model does not know the language {language[:20]!r}."
+                param = "session.audio.input.transcription.language"
+                raise ClientError("invalid_value", message, param)
+        if config.audio.input.format != self.config.audio.input.format:
+            self.resampler = new_resampler()
+        self.config = config
+        self.detector.settings = config.audio.input.turn_detection or ServerVad()
+
+    def describe(self) -> dict[str, Any]:
+        """Return the session as it really is, whatever the client asked for."""
+        audio = self.config.audio.model_dump()
+        model = {"model": transcriber.engine.model, "language": self.language or None}
+        audio["input"] |= {"transcription": model, "noise_reduction": None}
+        audio["input"]["supported_rates"] = [16000, 24000]
+        facts = {"type": "transcription", "object": "realtime.transcription_session"}
+        return {**facts, "id": self.id, "expires_at": self.expires_at, "audio": audio}
+
+    @property
+    def language(self) -> str:
+        """Two letters, or an empty string where the model is to find out."""
+        asked = self.config.audio.input.transcription or TranscriptionConfig()
+        languages = asked.languages or [asked.language or WHISPER_LANG]
+        return languages[0] if len(languages) == 1 else ""
+
+    async def append(self, audio: object) -> None:
+        if not isinstance(audio, str):
+            raise ClientError("missing_required_parameter", "audio is to be base64.", "audio")
+        if len(audio) > MAX_APPEND:
+            raise ClientError("invalid_value", "One append holds at most 15 MiB.", "audio")
+        try:
+            pcm = base64.b64decode(audio, validate=True)
+        except ValueError as error:
+            raise ClientError("invalid_value", f"audio is no base64: {error}.", "audio") from None
+        if len(pcm) % 2:
+            raise ClientError("invalid_value", "A PCM16 sample is two bytes: one lacks.", "audio")
+        rate = self.config.audio.input.format.rate
+        self.buffered_ms += len(pcm) / 2 / rate * 1000
+        for begin in range(0, len(pcm), 2 * rate):  # by the second, so that all others get a turn
+            samples = np.frombuffer(pcm[begin : begin + 2 * rate], "<i2")
+            frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+            frame.sample_rate = rate
+            for part in self.resampler.resample(frame):
+                await self.hear(part.to_ndarray()[0])
+            await asyncio.sleep(0)
+
+    async def commit(self) -> None:
+        if self.buffered_ms < MIN_COMMIT_MS:
+            message = f"There are {self.buffered_ms:.0f} ms of audio to commit, {MIN_COMMIT_MS} "
+            raise ClientError("input_audio_buffer_commit_empty", message + "are needed.")
+        was_speaking = self.detector.turn is not None
+        for _, turn in self.detector.finish():
+            await self.turn_ended(turn)
+        if not (was_speaking and self.config.audio.input.turn_detection):
+            await self.finished.put((await self.commit_item(), None, True))
+
+    def clear(self) -> None:
+        """Forget what was not committed."""
+        self.buffered_ms = 0
+        self.detector.turn, self.detector.padding = None, []
+        if self.item:
+            self.item.is_cleared = True
+            self.item = None
+
+    # What is heard, and what the client is told of it.
+
+    async def hear(self, samples: np.ndarray) -> None:
+        for what, turn in self.detector.feed(samples):
+            if what == "started":
+                await self.turn_started(turn)
+            elif what == "grew":
+                self.turn_grew(turn)
+            else:
+                await self.turn_ended(turn)
+
+    async def turn_started(self, turn: Turn) -> None:
+        self.item = self.item or Item()
+        self.hypothesis, self.next_look_ms = [], turn.length_ms + (DELTA_MS or math.inf)
+        if self.config.audio.input.turn_detection:
+            times = {"audio_start_ms": turn.start_ms, "item_id": self.item.id}
+            await self.send("input_audio_buffer.speech_started", **times)
+
+    def turn_grew(self, turn: Turn) -> None:
+        pause_ms = min(EARLY_MS, self.detector.settings.silence_duration_ms // 2)
+        if turn.silence_ms == 0 and self.early:
+            self.early.cancel()  # it was no end, only a short pause
+            self.early = None
+        elif turn.silence_ms >= pause_ms and not self.early:
+            self.early = self.start(transcriber.transcribe(bytes(turn.audio), self.language))
+        elif transcriber.jobs == 0 and not turn.silence_ms and turn.length_ms >= self.next_look_ms:
+            self.next_look_ms = math.inf  # one look at a time, and none while the engine is busy:
+            self.start(self.look_for_words(turn))  # words that come late are worth nothing
+
+    async def look_for_words(self, turn: Turn) -> None:
+        """Show the words that are certain, while their speaker goes on."""
+        begin = time.monotonic()
+        segments = await transcriber.transcribe(bytes(turn.audio), self.language)
+        words = " ".join(part.text for part in segments).split()
+        certain = agreed_words(self.hypothesis, words)
+        if self.detector.turn is turn and self.item:  # else its final text is on its way
+            took_ms = 1000 * (time.monotonic() - begin)
+            self.hypothesis = words
+            self.next_look_ms = turn.length_ms + max(DELTA_MS, 2 * took_ms)  # spare the engine
+            if not self.item.waiting:
+                await self.show(self.item, " ".join([*self.item.text.split(), *certain]))
+
+    async def turn_ended(self, turn: Turn) -> None:
+        item = self.item or Item()
+        text = self.early or self.start(transcriber.transcribe(bytes(turn.audio), self.language))
+        self.early = None
+        item.waiting += 1
+        item.seconds += turn.length_ms / 1000
+        has_vad = self.config.audio.input.turn_detection is not None
+        if has_vad:
+            times = {"audio_end_ms": turn.start_ms + turn.length_ms, "item_id": item.id}
+            await self.send("input_audio_buffer.speech_stopped", **times)
+            await self.commit_item()
+        await self.finished.put((item, text, has_vad))  # waits while too many turns wait
+
+    async def commit_item(self) -> Item:
+        item, self.item = self.item or Item(), None
+        self.buffered_ms = 0
+        ids = {"previous_item_id": self.last_item_id}
+        self.last_item_id = item.id
+        await self.send("input_audio_buffer.committed", **ids, item_id=item.id)
+        content = [{"type": "input_audio", "transcript": None}]
+        message = {"id": item.id, "type": "message", "status": "completed", "role": "user"}
+        for kind in ("conversation.item.added", "conversation.item.done"):
+            await self.send(kind, **ids, item={**message, "content": content})
+        return item
+
+    async def write(self) -> None:
+        """Send the text of turn after turn, in the order in which they were spoken."""
+        while True:
+            item, text, is_last = await self.finished.get()
+            try:
+                segments = await text if text else []
+            except Exception as error:  # whatever it is, only this turn is to suffer
+                item.error = f"The engine failed: {error!r}."
+                segments = []
+            if text:
+                item.waiting -= 1
+                item.text = " ".join([item.text, *(part.text for part in segments)]).strip()
+                await self.show(item, item.text)
+            if is_last and not item.is_cleared:
+                kind = "failed" if item.error else "completed"
+                usage = {"type": "duration", "seconds": item.seconds}
+                result: dict[str, Any] = {"transcript": item.text, "usage": usage}
+                if item.error:
+                    print(f"{item.id}: {item.error}", flush=True)
+                    result = error_body(item.error, "engine_error")
+                await self.send(f"{PREFIX}.{kind}", item_id=item.id, content_index=0, **result)
+            self.finished.task_done()
+
+    async def show(self, item: Item, text: str) -> None:
+        """Send what is new as a delta. Deltas cannot take anything back; completed can."""
+        if text.startswith(item.shown) and text != item.shown and not item.is_cleared:
+            delta, item.shown = text.removeprefix(item.shown), text
+            await self.send(f"{PREFIX}.delta", item_id=item.id, content_index=0, delta=delta)
+
+    async def say_goodbye(self) -> None:
+        """Write down the turn that is under way, because the service stops."""
+        with suppress(TimeoutError, ClientError):
+            async with asyncio.timeout(5), self.handling:
+                await self.commit()
+                await self.finished.join()
+
+
+PREFIX = "conversation.item.input_audio_transcription"
+sessions: set[Session] = set()
+
+
+@app.websocket("/v1/realtime")
+async def realtime(websocket: WebSocket) -> None:
+    """Serve one client, by the rules of OpenAI's Realtime API for transcription."""
+    if not is_allowed_page(websocket.headers):
+        await websocket.close()  # before accept() that is HTTP status 403
+        return
+    await websocket.accept()
+    session = Session(websocket)
+    if not is_right_key(websocket.headers):
+        await session.refuse(3000, "invalid_api_key", "Wrong or missing key: see API_KEY.")
+    elif len(sessions) >= MAX_SESSIONS:
+        await session.refuse(1013, "too_many_sessions", f"All {MAX_SESSIONS} places are taken.")
+    else:
+        sessions.add(session)
+        try:
+            await session.run()
+        finally:
+            sessions.discard(session)
+
+
+# -------------------------------------------------------------------------------------- main
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, but before it closes the connections everybody gets their last words."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await asyncio.gather(*(session.say_goodbye() for session in sessions))
+        await super().shutdown(sockets)
+
+
+def main() -> None:
+    global transcriber
+    listener = socket.socket(socket.AF_INET6 if ":" in HOST else socket.AF_INET)
+    if os.name == "posix":  # there it means: also right after a restart
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, PORT))
+    except OSError as error:
+        raise SystemExit(
+            f"Cannot listen on {HOST}, port {PORT}: {error.strerror}.\n"
+            f"If another program has the port, choose another: PORT={PORT + 1}"
+        ) from None
+
+    engine = WhisperEngine(WHISPER_MODEL) if WHISPER_MODEL else SphinxEngine()
+    engine.transcribe(bytes(2 * SAMPLE_RATE), "en")  # the first call is slow: get it over with
+    print(f"Engine: {engine.name} ({engine.model}, {engine.device})")
+    if not WHISPER_MODEL:
+        print("  It makes mistakes. WHISPER_MODEL=small-int8 is far better, once its weights are")
+        print("  fetched, and so is the same service in Docker: docker compose up faster-whisper")
+    if HOST not in ("127.0.0.1", "::1", "localhost") and not API_KEY:
+        print("  Everybody on the network may use it. Set API_KEY to change that.")
+    print(f"Listening on ws://{HOST}:{PORT}/v1/realtime?intent=transcription", flush=True)
+
+    transcriber = Transcriber(engine)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        ws_per_message_deflate=False,  # audio does not shrink, it only costs time
+        timeout_graceful_shutdown=3,
+    )
+    with suppress(KeyboardInterrupt):
+        Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()
