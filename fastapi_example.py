@@ -53,9 +53,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 
-# One thread for each small piece of arithmetic: more would only wait for each other, at twice
-# the processor time. numpy reads this when it is imported.
+# Three libraries read these when they are imported. One thread for each small piece of
+# arithmetic: more would only wait for each other, at twice the processor time.
 os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # what is spoken here is nobody else's business:
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime would report to its makers
 
 import av
 import numpy as np
@@ -70,13 +72,22 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 # ---------------------------------------------------------------------------------- settings
 
+
+def whole_number(name: str, default: int) -> int:
+    """Return a setting from the environment."""
+    try:
+        return int(os.environ.get(name, default))
+    except ValueError:
+        raise SystemExit(f"{name} must be a whole number, not {os.environ[name]!r}.") from None
+
+
 HOST = os.environ.get("HOST", "127.0.0.1")  # 0.0.0.0 would let the whole network in
-PORT = int(os.environ.get("PORT", "8000"))
+PORT = whole_number("PORT", 8000)
 WHISPER_MODEL = os.environ.get("WHISPER_MODEL", "")  # "small-int8", or a folder; empty: embedded
 WHISPER_LANG = os.environ.get("WHISPER_LANG", "en")  # empty: the model finds out
 WHISPER_DEVICE = os.environ.get("WHISPER_DEVICE", "auto")  # cpu, cuda, or auto
 API_KEY = os.environ.get("API_KEY", "")  # if set, every client must send it
-MAX_SESSIONS = int(os.environ.get("MAX_SESSIONS", "64"))
+MAX_SESSIONS = whole_number("MAX_SESSIONS", 64)
 ALLOWED_ORIGINS = os.environ.get(  # web pages that may use the service; programs always may
     "ALLOWED_ORIGINS", f"http://127.0.0.1:{PORT},http://localhost:{PORT}"
 ).split(",")
@@ -86,7 +97,8 @@ CHUNK = 512  # samples (32 ms), what Silero VAD looks at in one go
 CHUNK_MS = CHUNK * 1000 // SAMPLE_RATE
 SILENCE_MS = 500  # a pause this long ends a turn, unless the client asks for another length
 EARLY_MS = 200  # this far into a pause the engine begins, and works while we wait for the rest
-DELTA_MS = int(os.environ.get("DELTA_MS", "250"))  # how often to look for new words; 0: never
+DELTA_MS = whole_number("DELTA_MS", 250)  # how often to look for new words; 0: never
+NEWEST_WORDS = 2  # that are not shown yet: they may be cut, and change with the next look
 MAX_TURN_MS = 30_000  # Whisper hears 30 s at most
 MIN_COMMIT_MS = 100  # OpenAI refuses to commit less
 MAX_WAITING = 8  # turns of one session that may wait for their text; then its client waits too
@@ -118,7 +130,8 @@ class SphinxEngine:
     def __init__(self) -> None:
         from pocketsphinx import Decoder
 
-        self.decoder = Decoder(loglevel="FATAL")
+        # "batch": each turn by itself, so that one speaker's voice does not colour the next one's
+        self.decoder = Decoder(loglevel="FATAL", cmn="batch")
 
     def transcribe(self, pcm: bytes, language: str) -> list[Segment]:
         """Return what is said in PCM16 mono audio at 16 kHz, 30 s at most."""
@@ -352,9 +365,10 @@ def find_turns(recording: BinaryIO) -> tuple[list[Turn], float]:
                     seconds += part.samples / SAMPLE_RATE
                 if seconds > MAX_UPLOAD_S:
                     raise ValueError(f"The recording is longer than {MAX_UPLOAD_S} seconds.")
-    except (av.FFmpegError, IndexError) as error:
-        if not seconds:  # where it only breaks off, what came before is worth hearing
-            raise ValueError("The file holds no audio that can be decoded.") from error
+    except (av.FFmpegError, IndexError):
+        pass  # no audio; or it breaks off, and what came before is worth hearing
+    if not seconds:
+        raise ValueError("The file holds no audio that can be decoded.")
     turns.extend(turn for _, turn in detector.finish())
     return turns, seconds
 
@@ -538,11 +552,11 @@ def updated(old: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 
 def agreed_words(before: list[str], now: list[str]) -> list[str]:
-    """Return the words with which two hypotheses begin alike, less the newest: it may be cut.
+    """Return the words with which both hypotheses begin.
 
     What two looks in a row agree on rarely changes any more: LocalAgreement, Liu et al. 2020.
     """
-    same = [first == second for first, second in zip(before, now[:-1], strict=False)]
+    same = [first == second for first, second in zip(before, now, strict=False)]
     return now[: [*same, False].index(False)]
 
 
@@ -758,23 +772,25 @@ class Session:
             self.early.cancel()  # it was no end, only a short pause
             self.early = None
         elif turn.silence_ms >= pause_ms and not self.early:
-            self.early = self.start(transcriber.transcribe(bytes(turn.audio), self.language))
+            self.early = self.start(self.look(turn))
         elif transcriber.jobs == 0 and not turn.silence_ms and turn.length_ms >= self.next_look_ms:
             self.next_look_ms = math.inf  # one look at a time, and none while the engine is busy:
-            self.start(self.look_for_words(turn))  # words that come late are worth nothing
+            self.start(self.look(turn, NEWEST_WORDS))  # a late partial result is worth nothing
 
-    async def look_for_words(self, turn: Turn) -> None:
-        """Show the words that are certain, while their speaker goes on."""
+    async def look(self, turn: Turn, uncertain: int = 0) -> list[Segment]:
+        """Return the text of a turn so far, and show what is certain of it."""
         begin = time.monotonic()
         segments = await transcriber.transcribe(bytes(turn.audio), self.language)
-        words = " ".join(part.text for part in segments).split()
-        certain = agreed_words(self.hypothesis, words)
-        if self.detector.turn is turn and self.item:  # else its final text is on its way
-            took_ms = 1000 * (time.monotonic() - begin)
+        if self.detector.turn is turn and self.item:  # else it has ended meanwhile
+            words = " ".join(part.text for part in segments).split()
+            certain = agreed_words(self.hypothesis, words[: len(words) - uncertain])
             self.hypothesis = words
-            self.next_look_ms = turn.length_ms + max(DELTA_MS, 2 * took_ms)  # spare the engine
+            took_ms = (time.monotonic() - begin) * 1000
+            wait_ms = max(DELTA_MS, 2 * took_ms) if DELTA_MS else math.inf  # spare a slow engine
+            self.next_look_ms = turn.length_ms + wait_ms
             if not self.item.waiting:
                 await self.show(self.item, " ".join([*self.item.text.split(), *certain]))
+        return segments
 
     async def turn_ended(self, turn: Turn) -> None:
         item = self.item or Item()

@@ -189,5 +189,8 @@ class Client:
 async def client(url: str, **options: Any) -> AsyncIterator[Client]:
     async with connect(url, compression=None, **options) as websocket:
         talking = Client(websocket)
-        yield talking
-        talking.reading.cancel()
+        try:
+            yield talking
+        finally:
+            talking.reading.cancel()
+            await asyncio.gather(talking.reading, return_exceptions=True)

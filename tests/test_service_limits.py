@@ -1,0 +1,212 @@
+"""The service when something is wrong: keys, strangers, limits, clients that vanish, the end."""
+
+import asyncio
+import json
+import signal
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+from conftest import ROOT, RunLesson
+from service import TRANSCRIPTION, Service, StartService, client, until
+from speech import silence, spoken
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+KEY = "correct-horse-battery-staple"
+
+
+def changed_copy(folder: Path, old: str, new: str) -> Path:
+    """Return a copy of the service with one setting changed."""
+    text = (ROOT / "fastapi_example.py").read_text()
+    assert text.count(old) == 1, old
+    copy = folder / "fastapi_example.py"
+    copy.write_text(text.replace(old, new))
+    return copy
+
+
+async def closing(url: str, **options: object) -> tuple[dict[str, object], int, str]:
+    """Connect, and return the error that comes, the close code and its reason."""
+    async with connect(url, **options) as websocket:  # type: ignore[arg-type]
+        events = []
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                events.append(json.loads(await asyncio.wait_for(websocket.recv(), 30)))
+        errors = [event["error"] for event in events if event["type"] == "error"]
+        assert len(errors) == 1 and closed.value.rcvd
+        return errors[0], closed.value.rcvd.code, closed.value.rcvd.reason
+
+
+async def test_only_the_right_key_opens_and_no_key_is_ever_printed(
+    start_service: StartService,
+) -> None:
+    service = start_service(API_KEY=KEY)
+    for headers in ({}, {"Authorization": "Bearer wrong-key-of-mine"}):
+        error, code, reason = await closing(service.url, additional_headers=headers)
+        assert error["code"] == "invalid_api_key" and code == 3000
+        assert reason == "invalid_request_error.invalid_api_key"
+        answer = requests.get(f"{service.http_url}/v1/models", headers=headers, timeout=30)
+        assert answer.status_code == 401 and "API_KEY" in answer.json()["error"]["message"]
+    headers = {"Authorization": f"Bearer {KEY}"}
+    assert requests.get(f"{service.http_url}/v1/models", headers=headers, timeout=30).ok
+    async with client(service.url, additional_headers=headers) as student:
+        await student.configure()
+    assert requests.get(f"{service.http_url}/health", timeout=30).ok
+    service.stop()
+    assert KEY not in service.output and "wrong-key-of-mine" not in service.output
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/audio/transcriptions", "/health"])
+async def test_a_page_from_another_origin_is_refused(service: Service, path: str) -> None:
+    for origin in ("https://example.com", "null", f"http://127.0.0.1:{service.port + 1}"):
+        with pytest.raises(InvalidStatus) as refused:
+            async with connect(service.url, origin=origin):  # type: ignore[arg-type]
+                pass
+        assert refused.value.response.status_code == 403
+        post = "transcriptions" in path
+        answer = requests.request(
+            "POST" if post else "GET",
+            service.http_url + path,
+            headers={"Origin": origin},
+            files={"file": b""} if post else None,
+            timeout=30,
+        )
+        assert answer.status_code == 403
+    own = f"http://127.0.0.1:{service.port}"
+    async with connect(service.url, origin=own):  # type: ignore[arg-type]
+        pass
+
+
+async def test_one_session_more_than_there_are_places_is_told_so(
+    start_service: StartService,
+) -> None:
+    service = start_service(MAX_SESSIONS="3")
+    async with client(service.url), client(service.url), client(service.url) as third:
+        await third.event("session.created")
+        error, code, _ = await closing(service.url)
+        assert code == 1013 and "3 places" in str(error["message"])
+        assert service.health()["sessions"] == 3
+    await asyncio.to_thread(until, lambda: service.health()["sessions"] == 0)
+    async with client(service.url) as student:
+        await student.event("session.created")
+
+
+async def test_a_client_that_vanishes_costs_nothing_a_moment_later(service: Service) -> None:
+    async with client(service.url) as student:
+        await student.event("session.created")
+    before = service.open_files()
+    for _ in range(5):
+        plug = socket.create_connection(("127.0.0.1", service.port))
+        websocket = await connect(service.url, sock=plug).__aenter__()
+        await websocket.send('{"type": "input_audio_buffer.append", "audio": "AAAA"}')
+        linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # on, 0 s: close() sends a reset
+        plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        websocket.transport.abort()
+    await asyncio.to_thread(until, lambda: service.health()["sessions"] == 0, 5)
+    await asyncio.to_thread(until, lambda: service.open_files() <= before, 5)
+
+
+@pytest.mark.parametrize(
+    ("setting", "short", "code"),
+    [
+        ("MAX_SESSION_S = 3600", "MAX_SESSION_S = 2", "session_expired"),
+        ("MAX_IDLE_S = 300", "MAX_IDLE_S = 1", "session_idle"),
+    ],
+)
+async def test_a_session_ends_after_its_time_and_says_why(
+    start_service: StartService, tmp_path: Path, setting: str, short: str, code: str
+) -> None:
+    service = start_service(changed_copy(tmp_path, setting, short))
+    error, close_code, reason = await closing(service.url)
+    assert error["code"] == code and close_code == 1001
+    assert reason == f"invalid_request_error.{code}"
+
+
+async def test_a_client_that_never_reads_is_dropped_and_memory_stays_level(
+    start_service: StartService, tmp_path: Path
+) -> None:
+    service = start_service(changed_copy(tmp_path, "MAX_SEND_S = 20", "MAX_SEND_S = 1"))
+    mistake = json.dumps({"type": "x" * 50})
+    async with client(service.url) as student:
+        await student.event("session.created")
+        before = service.memory()
+    plug = socket.create_connection(("127.0.0.1", service.port))
+    plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    async with connect(service.url, sock=plug, max_queue=1) as websocket:
+        websocket.transport.pause_reading()  # type: ignore[attr-defined]
+        with pytest.raises((ConnectionClosed, TimeoutError)):
+            async with asyncio.timeout(30):
+                for _ in range(100_000):
+                    await websocket.send(mistake)
+        websocket.transport.abort()
+    await asyncio.to_thread(until, lambda: service.health()["sessions"] == 0)
+    assert service.memory() < before + 30e6
+
+
+async def test_an_hour_of_speech_without_a_commit_takes_no_more_memory(
+    service: Service,
+) -> None:
+    minute = np.concatenate([spoken("thank you", 24_000), silence(58.5, 24_000)])
+    async with client(service.url) as student:
+        await student.configure(turn_detection=None)
+        await student.append(minute)
+        await student.event(f"{TRANSCRIPTION}.delta")
+        before = service.memory()
+        for _ in range(60):
+            await student.append(minute)
+        await student.send("input_audio_buffer.commit")
+        texts = await student.transcripts(1)
+        assert texts == [" ".join(["thank you"] * 61)]
+        assert service.memory() < before + 30e6
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+async def test_stopped_in_mid_sentence_it_writes_down_what_was_said(
+    start_service: StartService, how: signal.Signals
+) -> None:
+    service = start_service()
+    async with client(service.url) as student:
+        await student.configure()
+        await student.say(spoken("set a timer for three minutes", 24_000))
+        await student.event("input_audio_buffer.speech_started")
+        assert service.stop(how) in (0, -signal.SIGTERM)
+        assert await student.transcripts(1) == ["set a timer for three minutes"]
+        await asyncio.wait([student.reading], timeout=10)
+        assert student.websocket.close_code == 1012
+
+
+def test_a_taken_port_is_named_with_the_remedy(service: Service, run_lesson: RunLesson) -> None:
+    ended = run_lesson("fastapi_example.py", env={"PORT": str(service.port)})
+    assert ended.returncode == 1
+    assert f"port {service.port}" in ended.stderr and f"PORT={service.port + 1}" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [
+        ({"WHISPER_MODEL": "smal-int8"}, "no model that I know"),
+        ({"WHISPER_MODEL": "tests"}, "no folder with a model.bin"),
+        ({"WHISPER_MODEL": "tiny-int8", "HF_ENDPOINT": "http://127.0.0.1:9"}, "Cannot fetch"),
+        ({"PORT": "eighty"}, "PORT"),
+        ({"HOST": "192.0.2.1"}, "192.0.2.1"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line_and_exit_status_1(
+    run_lesson: RunLesson, env: dict[str, str], sentence: str, tmp_path: Path
+) -> None:
+    ended = run_lesson("fastapi_example.py", env=env | {"HF_HOME": str(tmp_path)})
+    assert ended.returncode == 1
+    assert sentence in ended.stderr and "Traceback" not in ended.stderr
+
+
+async def test_it_writes_nothing_at_home_and_reports_to_nobody(
+    start_service: StartService, tmp_path: Path
+) -> None:
+    service = start_service(HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
+    async with client(service.url) as student:
+        await student.say(np.concatenate([spoken("thank you", 24_000), silence(1, 24_000)]))
+        assert await student.transcripts(1) == ["thank you"]
+    assert not list(tmp_path.iterdir())  # ONNX Runtime's telemetry would keep its reports here
