@@ -36,7 +36,7 @@ def free_port() -> int:
 def lesson_environment(env: dict[str, str] | None = None) -> dict[str, str]:
     """Return the machine's environment without anything that would change a lesson's defaults."""
     settings = {"HOST", "PORT", "API_KEY", "OPENAI_API_KEY", "WEBSOCKET_URL", "SERVICE_URL"}
-    settings |= {"LANGUAGE", "TRANSCRIPTION_MODEL", "DEBUG", "TRACE", "ALLOWED_ORIGINS"}
+    settings |= {"LANGUAGE", "TRANSCRIPTION_MODEL", "DEBUG", "TRACE", "ALLOWED_ORIGINS", "CI"}
     kept = {
         name: value
         for name, value in os.environ.items()
