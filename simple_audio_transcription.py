@@ -107,6 +107,7 @@ class Speech:
         self.has_ended = asyncio.Event()
         self.news = asyncio.Event()  # there is more to read, or nothing ever again
         self.copy: wave.Wave_write | None = None  # for --save
+        self.problem = ""  # why it ended too early
         self.partial = ""  # words that may still change
         self.phrases: list[str] = []
 
@@ -166,7 +167,7 @@ async def play_file(path: Path, speech: Speech) -> None:
                 await asyncio.sleep(next_frame - time.monotonic())
     except (av.FFmpegError, IndexError) as error:
         if not speech.end:  # if it only breaks off, what came before was worth hearing
-            raise SystemExit(f"{path} is no recording that can be read: {error}") from None
+            raise OSError(f"{path} is no recording that can be read: {error}") from None
 
 
 @contextmanager
@@ -209,7 +210,7 @@ def microphone(number: int | None, speech: Speech) -> Iterator[str]:
         yield f"{device['name']}, {rate} Hz"
         stream.close()
     except OSError as error:
-        raise SystemExit(
+        raise OSError(
             f"Cannot record: {error}\n{ALLOW_MICROPHONE[sys.platform]}\n"
             "--list-devices shows which microphones there are, --device NUMBER chooses one."
         ) from None
@@ -278,33 +279,47 @@ class Conversation:
 
 
 class RefusedError(Exception):
-    """The service is there, but does not want to work for us."""
+    """The service is there, but does not want to do what we ask for."""
+
+    def __init__(self, error: dict[str, str | None]) -> None:
+        super().__init__(error["message"])
+        self.param = error.get("param")
 
 
 async def send(websocket: ClientConnection, kind: str, **fields: object) -> None:
     await websocket.send(json.dumps({"type": kind, **fields}))
 
 
+async def wait_for(websocket: ClientConnection, kind: str) -> None:
+    """Wait for an event of a kind; raise RefusedError if an error comes instead."""
+    while True:
+        event = json.loads(await asyncio.wait_for(websocket.recv(), ANSWER_S))
+        if event["type"] == "error":
+            raise RefusedError(event["error"])
+        if event["type"] == kind:
+            return
+
+
 async def configure(websocket: ClientConnection) -> bool:
     """Tell the service what will come; return whether it finds the pauses itself."""
+    await wait_for(websocket, "session.created")
+    language = {"languages": [LANGUAGE]} if LANGUAGE else {}
     vad: dict[str, object] | None = {"type": "server_vad", "silence_duration_ms": SILENCE_MS}
     while True:
         sound = {
             "format": {"type": "audio/pcm", "rate": SAMPLE_RATE},
-            "transcription": {"model": MODEL} | ({"languages": [LANGUAGE]} if LANGUAGE else {}),
+            "transcription": {"model": MODEL, **language},
             "turn_detection": vad,
         }
         session = {"type": "transcription", "audio": {"input": sound}}
         await send(websocket, "session.update", session=session)
-        kind = ""
-        while kind not in ("session.updated", "error"):
-            event = json.loads(await asyncio.wait_for(websocket.recv(), ANSWER_S))
-            kind = event["type"]
-        if kind == "session.updated":
+        try:
+            await wait_for(websocket, "session.updated")
             return vad is not None
-        if not vad or event["error"].get("param") != "session.audio.input.turn_detection":
-            raise RefusedError(event["error"]["message"])
-        vad = None  # OpenAI's live models leave the pauses to us
+        except RefusedError as error:
+            if not vad or error.param != "session.audio.input.turn_detection":
+                raise
+            vad = None  # OpenAI's live models leave the pauses to us
 
 
 async def send_audio(websocket: ClientConnection, speech: Speech, talk: Conversation) -> None:
@@ -325,7 +340,8 @@ async def send_audio(websocket: ClientConnection, speech: Speech, talk: Conversa
     # order, its refusal tells that the service has heard everything before it.
     await send(websocket, "input_audio_buffer.commit", event_id="the-end")
     await asyncio.sleep(ANSWER_S)
-    raise SystemExit(f"The service has not answered for {ANSWER_S} s: the last words are missing.")
+    speech.problem = f"The service did not answer for {ANSWER_S} s: the last words are missing."
+    await websocket.close()
 
 
 async def commit(websocket: ClientConnection, talk: Conversation) -> None:
@@ -400,6 +416,8 @@ async def transcribe(speech: Speech, arguments: argparse.Namespace) -> None:
                     sending.cancel()
                     await asyncio.gather(sending, return_exceptions=True)
         except (OSError, WebSocketException, RefusedError, ValueError, KeyError) as error:
+            if speech.problem:
+                return
             if not listening or (lost_at and time.monotonic() - lost_at > RETRY_S):
                 raise SystemExit(explain(error)) from None
             if not lost_at:
@@ -414,13 +432,15 @@ def explain(error: Exception) -> str:
     match error:
         case RefusedError():
             return f"The service refuses: {error}\nA key belongs into API_KEY or OPENAI_API_KEY."
-        case InvalidURI():
+        case json.JSONDecodeError() | KeyError() | TimeoutError():
+            return f"What answers at {URL} is no transcription service ({error!r})."
+        case InvalidURI() | ValueError():
             return f"{URL} is no WebSocket address: those begin with ws:// or wss://."
         case InvalidStatus():
             status = error.response.status_code
             return f"{URL} answers with HTTP status {status}. Is WEBSOCKET_URL right, to the end?"
-        case TimeoutError() | WebSocketException() | ValueError() | KeyError():
-            return f"What answers at {URL} is no transcription service ({error!r})."
+        case WebSocketException():
+            return f"What answers at {URL} is no WebSocket server ({error!r})."
     for port in (10300, 8000):  # Docker's and fastapi_example.py's
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             setting = f'WEBSOCKET_URL="ws://127.0.0.1:{port}/v1/realtime?intent=transcription"'
@@ -483,13 +503,18 @@ def is_duration(text: str) -> bool:
 
 async def listen(speech: Speech, arguments: argparse.Namespace) -> None:
     """Take in a file or a microphone, until it is over or somebody presses Ctrl-C."""
-    if arguments.file:
-        await play_file(arguments.file, speech)
-    else:
-        with microphone(arguments.device, speech) as name, suppress(TimeoutError):
-            write_line(f"{name}. Speak! {arguments.seconds:g} s, or until you press Ctrl-C.")
-            await asyncio.wait_for(speech.has_ended.wait(), arguments.seconds)
-    speech.finish()
+    try:
+        if arguments.file:
+            await play_file(arguments.file, speech)
+        else:
+            with microphone(arguments.device, speech) as name:
+                seconds = arguments.seconds
+                write_line(f"{name}. Speak! {seconds:g} s, or until you press Ctrl-C.")
+                await asyncio.wait([asyncio.create_task(speech.has_ended.wait())], timeout=seconds)
+    except OSError as error:
+        speech.problem = str(error)
+    finally:
+        speech.finish()
 
 
 async def run(arguments: argparse.Namespace) -> None:
@@ -512,6 +537,8 @@ async def run(arguments: argparse.Namespace) -> None:
             watching.cancel()
             count, words = len(speech.phrases), len(" ".join(speech.phrases).split())
             write_line(f"{count} phrases, {words} words, {clock(speech.end)} of audio.")
+    if speech.problem:
+        raise SystemExit(speech.problem)
 
 
 def main() -> None:
@@ -526,6 +553,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.save and not arguments.save.parent.is_dir():
         parser.error(f"--save {arguments.save}: there is no such folder")
+    if not arguments.file:
+        import_pyaudio()  # if it is missing, say so before anything else
     is_asking = sys.stdin.isatty() and not arguments.file
     if arguments.list_devices or (is_asking and arguments.device is None):
         microphones = find_microphones()

@@ -218,10 +218,10 @@ def test_the_callback_only_hands_audio_over(
     number = device(microphone, open_lesson)
     assert speak_to(LESSON) == "heard"
     text = (ROOT / LESSON).read_text()
-    safe = "loop.call_soon_threadsafe(add, data)"
+    safe = "loop.call_soon_threadsafe(add, pcm)"
     assert text.count(safe) == 1
     careless = tmp_path / LESSON
-    careless.write_text(text.replace(safe, "loop.call_soon(add, data)"))
+    careless.write_text(text.replace(safe, "loop.call_soon(add, pcm)"))
     assert speak_to(str(careless)) == "unsafe"
 
 
