@@ -1,0 +1,50 @@
+# Every command below is also in README.md, for Windows and for the curious.
+
+PYTHON ?= python3
+ADMIN := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+BIN := .venv/bin
+
+# What PyAudio is built with, and, for the tests, a microphone, a screen and a browser.
+DEBIAN_PACKAGES := gcc python3-dev portaudio19-dev
+DEBIAN_TEST_PACKAGES := pulseaudio pulseaudio-utils libasound2-plugins flite sox \
+  chromium xvfb xdotool
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 8
+
+demo: .venv/lessons  ## hear samples/speech.wav, sent as a file and spoken live
+	@sh samples/demo.sh $(BIN)/python
+
+test: .venv/tests  ## run all tests, as CI does
+	$(BIN)/python -m pytest
+
+lint: .venv/tests  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# ------------------------------------------------------------------------------------ set-up
+
+.venv/lessons: requirements.txt
+	@echo "Setting up, once: system packages, then .venv with requirements.txt."
+	@if command -v apt-get >/dev/null; then \
+	  dpkg -s $(DEBIAN_PACKAGES) >/dev/null 2>&1 || \
+	  { $(ADMIN) apt-get update -qq && $(ADMIN) apt-get install -y -qq $(DEBIAN_PACKAGES); }; \
+	elif command -v brew >/dev/null; then \
+	  brew list portaudio >/dev/null 2>&1 || brew install portaudio; \
+	fi
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/tests: .venv/lessons tests/requirements.txt
+	@if command -v apt-get >/dev/null; then \
+	  dpkg -s $(DEBIAN_TEST_PACKAGES) >/dev/null 2>&1 || \
+	  { $(ADMIN) apt-get update -qq && $(ADMIN) apt-get install -y -qq $(DEBIAN_TEST_PACKAGES); }; \
+	fi
+	$(BIN)/pip install -q --disable-pip-version-check -r tests/requirements.txt
+	$(PYTHON) -m venv .venv-openai
+	.venv-openai/bin/pip install -q --disable-pip-version-check "openai[realtime]"
+	@touch $@
+
+.PHONY: help demo test lint

@@ -1,0 +1,213 @@
+"""Lesson 6, simple_transcription_test.py: one recording, one transcript, and every step checked."""
+
+import http.server
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pexpect
+import pytest
+from conftest import ROOT, OpenLesson, RunLesson
+from microphone import Microphone
+from service import Service, StartService
+from speech import PHRASES, silence, spoken, write_wav
+
+LESSON = "simple_transcription_test.py"
+SAMPLE = "samples/speech.wav"
+WORDS = " ".join(PHRASES)
+
+
+def test_a_file_passes_every_step(service: Service, run_lesson: RunLesson) -> None:
+    ended = run_lesson(LESSON, "--file", SAMPLE, env={"SERVICE_URL": service.http_url})
+    steps = re.findall(r"^✓ (\w+)", ended.stdout, re.MULTILINE)
+    assert steps == ["service", "recording", "transcript"]
+    assert ended.stdout.endswith(f"\n\n{WORDS}\n")
+    assert (ended.stderr, ended.returncode) == ("", 0)
+
+
+def test_the_embedded_engine_does_as_well(embedded_service: Service, run_lesson: RunLesson) -> None:
+    ended = run_lesson(LESSON, "--file", SAMPLE, env={"SERVICE_URL": embedded_service.http_url})
+    assert ended.stdout.endswith(f"\n\n{WORDS}\n")
+
+
+def test_the_microphone_passes_every_step(
+    service: Service, microphone: Microphone, open_lesson: OpenLesson, tmp_path: Path
+) -> None:
+    env = microphone.environment | {"SERVICE_URL": service.http_url}
+    lesson = open_lesson(LESSON, "--seconds", "4", env=env)
+    lesson.expect("✓ service")
+    lesson.expect(r"✓ microphone   default, \d+ Hz\r\n")
+    wav = write_wav(tmp_path / "a.wav", spoken("set a timer for three minutes"))
+    microphone.say(wav)
+    lesson.expect(r"speak now  █+░+  \d\.\d s")
+    lesson.expect(r"✓ recording    4.0 s, loudest moment (\d+) %")
+    assert int(lesson.match.group(1)) > 10
+    lesson.expect(r"✓ transcript   \(\d+\.\d\d s\)")
+    lesson.expect(r"\r\nset a timer for three minutes\r\n")
+    lesson.expect(pexpect.EOF)
+    assert lesson.wait() == 0
+    assert "ALSA" not in lesson.before
+
+
+def test_devices_are_listed(microphone: Microphone, run_lesson: RunLesson) -> None:
+    ended = run_lesson(LESSON, "--list-devices", env=microphone.environment)
+    assert re.search(r"^ *\d+  default, \d+ Hz$", ended.stdout, re.MULTILINE)
+    assert (ended.stderr, ended.returncode) == ("", 0)
+
+
+def test_a_silent_microphone_is_not_sent_but_explained(
+    service: Service, microphone: Microphone, run_lesson: RunLesson
+) -> None:
+    env = microphone.environment | {"SERVICE_URL": service.http_url}
+    ended = run_lesson(LESSON, "--seconds", "1", env=env)
+    assert ended.returncode == 1
+    assert "✗ recording    1.0 s, loudest moment 0 %: that is silence." in ended.stdout
+    assert "pavucontrol" in ended.stdout and "✓ transcript" not in ended.stdout
+
+
+def test_without_a_microphone_there_is_a_sentence(service: Service, run_lesson: RunLesson) -> None:
+    env = {"PULSE_SERVER": "unix:/nonexistent", "SERVICE_URL": service.http_url}
+    ended = run_lesson(LESSON, env=env)
+    assert ended.returncode == 1 and "✗ microphone" in ended.stdout
+    assert "pavucontrol" in ended.stdout and "Traceback" not in ended.stderr
+
+
+def test_without_pyaudio_a_file_still_works_and_the_microphone_is_explained(
+    service: Service, run_lesson: RunLesson, tmp_path: Path
+) -> None:
+    (tmp_path / "pyaudio.py").write_text("raise ImportError('libportaudio.so.2: not found')")
+    env = {"SERVICE_URL": service.http_url, "PYTHONPATH": str(tmp_path)}
+    assert WORDS in run_lesson(LESSON, "--file", SAMPLE, env=env).stdout
+    ended = run_lesson(LESSON, env=env)
+    assert ended.returncode == 1 and "✗ microphone" in ended.stdout
+    assert "libportaudio.so.2" in ended.stdout and "portaudio19-dev" in ended.stdout
+
+
+def test_a_service_that_is_not_there_is_explained(run_lesson: RunLesson) -> None:
+    ended = run_lesson(LESSON, "--file", SAMPLE, env={"SERVICE_URL": "http://127.0.0.1:9"})
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert "✗ service      Nothing answers at http://127.0.0.1:9." in ended.stdout
+    assert "docker compose up faster-whisper" in ended.stdout
+    assert "python fastapi_example.py" in ended.stdout
+
+
+def test_the_other_local_service_is_offered(
+    start_service: StartService, run_lesson: RunLesson
+) -> None:
+    start_service(PORT="8000")
+    ended = run_lesson(LESSON, "--file", SAMPLE)  # it looks for the one in Docker
+    assert ended.returncode == 1
+    command = re.search(rf"SERVICE_URL=(\S+) python {LESSON}", ended.stdout)
+    assert command, ended.stdout
+    ended = run_lesson(LESSON, "--file", SAMPLE, env={"SERVICE_URL": command.group(1)})
+    assert WORDS in ended.stdout
+
+
+def test_a_wrong_key_names_the_variable_and_never_shows_the_key(
+    start_service: StartService, run_lesson: RunLesson
+) -> None:
+    service = start_service(API_KEY="the-right-key")
+    for key in ("", "the-wrong-key"):
+        env = {"SERVICE_URL": service.http_url, "API_KEY": key}
+        ended = run_lesson(LESSON, "--file", SAMPLE, env=env)
+        assert ended.returncode == 1 and "✗ service" in ended.stdout
+        assert "OPENAI_API_KEY" in ended.stdout and "the-wrong-key" not in ended.stdout
+    env = {"SERVICE_URL": service.http_url, "OPENAI_API_KEY": "the-right-key"}
+    assert WORDS in run_lesson(LESSON, "--file", SAMPLE, env=env).stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "no audio that can be decoded"),
+        (b"hello, I am a text", "no audio that can be decoded"),
+        (bytes(26 * 2**20), "larger than 25 MB"),
+    ],
+)
+def test_what_is_no_recording_is_explained(
+    service: Service, run_lesson: RunLesson, tmp_path: Path, content: bytes, sentence: str
+) -> None:
+    file = tmp_path / "a.wav"
+    file.write_bytes(content)
+    ended = run_lesson(LESSON, "--file", str(file), env={"SERVICE_URL": service.http_url})
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert "✗ service" in ended.stdout and sentence in ended.stdout
+
+
+def test_a_recording_without_words_is_explained(
+    service: Service, run_lesson: RunLesson, tmp_path: Path
+) -> None:
+    wav = write_wav(tmp_path / "a.wav", silence(2))
+    ended = run_lesson(LESSON, "--file", str(wav), env={"SERVICE_URL": service.http_url})
+    assert ended.returncode == 1 and "heard no words" in ended.stdout
+
+
+def test_a_missing_file_is_a_sentence(service: Service, run_lesson: RunLesson) -> None:
+    env = {"SERVICE_URL": service.http_url}
+    ended = run_lesson(LESSON, "--file", "nowhere.wav", env=env)
+    assert ended.returncode == 1 and "Cannot read nowhere.wav" in ended.stdout
+    assert "Traceback" not in ended.stderr
+
+
+@contextmanager
+def answering(status: int, body: bytes) -> Iterator[str]:
+    """Run a web server that answers everything the same, and yield its address."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "sentences"),
+    [
+        (429, b'{"error": {"message": "You exceeded your quota."}}', ["your quota", "credit"]),
+        (404, b"<html>not here</html>", ["404 Not Found", "up to the port"]),
+        (500, b"", ["500 Internal Server Error"]),
+    ],
+)
+def test_what_a_service_objects_to_is_shown_with_a_remedy(
+    run_lesson: RunLesson, status: int, body: bytes, sentences: list[str]
+) -> None:
+    with answering(status, body) as url:
+        ended = run_lesson(LESSON, "--file", SAMPLE, env={"SERVICE_URL": url})
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    for sentence in sentences:
+        assert sentence in ended.stdout
+
+
+def test_try_next_makes_subtitles(service: Service, run_lesson: RunLesson, tmp_path: Path) -> None:
+    text = (ROOT / LESSON).read_text()
+    old, new = 'RESPONSE_FORMAT = "json"', 'RESPONSE_FORMAT = "srt"'
+    assert text.count(old) == 1
+    copy = tmp_path / LESSON
+    copy.write_text(text.replace(old, new))
+    env = {"SERVICE_URL": service.http_url}
+    shown = run_lesson(str(copy), "--file", SAMPLE, env=env).stdout
+    assert shown.count(" --> ") == 5
+    assert [line for line in shown.splitlines() if line in PHRASES] == PHRASES
+
+
+def test_loudness_is_told_truly(
+    service: Service, microphone: Microphone, open_lesson: OpenLesson, tmp_path: Path
+) -> None:
+    half = (16384 * np.sin(np.arange(16_000 * 8) * 2 * np.pi * 400 / 16_000)).astype("<i2")
+    microphone.say(write_wav(tmp_path / "tone.wav", half))
+    env = microphone.environment | {"SERVICE_URL": service.http_url}
+    lesson = open_lesson(LESSON, "--seconds", "2", env=env)
+    lesson.expect(r"loudest moment (\d+) %")
+    assert int(lesson.match.group(1)) == pytest.approx(50, abs=3)
