@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 ADMIN := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+APT := env DEBIAN_FRONTEND=noninteractive apt-get
 BIN := .venv/bin
 
 # What PyAudio is built with, and, for the tests, a microphone, a screen and a browser.
@@ -29,7 +30,7 @@ lint: .venv/tests  ## check style and types
 	@echo "Setting up, once: system packages, then .venv with requirements.txt."
 	@if command -v apt-get >/dev/null; then \
 	  dpkg -s $(DEBIAN_PACKAGES) >/dev/null 2>&1 || \
-	  { $(ADMIN) apt-get update -qq && $(ADMIN) apt-get install -y -qq $(DEBIAN_PACKAGES); }; \
+	  { $(ADMIN) $(APT) update -qq && $(ADMIN) $(APT) install -y -qq $(DEBIAN_PACKAGES) >/dev/null; }; \
 	elif command -v brew >/dev/null; then \
 	  brew list portaudio >/dev/null 2>&1 || brew install portaudio; \
 	fi
@@ -40,7 +41,7 @@ lint: .venv/tests  ## check style and types
 .venv/tests: .venv/lessons tests/requirements.txt
 	@if command -v apt-get >/dev/null; then \
 	  dpkg -s $(DEBIAN_TEST_PACKAGES) >/dev/null 2>&1 || \
-	  { $(ADMIN) apt-get update -qq && $(ADMIN) apt-get install -y -qq $(DEBIAN_TEST_PACKAGES); }; \
+	  { $(ADMIN) $(APT) update -qq && $(ADMIN) $(APT) install -y -qq $(DEBIAN_TEST_PACKAGES) >/dev/null; }; \
 	fi
 	$(BIN)/pip install -q --disable-pip-version-check -r tests/requirements.txt
 	$(PYTHON) -m venv .venv-openai
