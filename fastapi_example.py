@@ -903,7 +903,8 @@ def main() -> None:
         ) from None
 
     engine = WhisperEngine(WHISPER_MODEL) if WHISPER_MODEL else SphinxEngine()
-    engine.transcribe(bytes(2 * SAMPLE_RATE), "en")  # the first call is slow: get it over with
+    engine.transcribe(bytes(2 * SAMPLE_RATE), "en")  # first calls are slow: get them over with
+    VoiceActivity().probabilities(np.zeros((1, CHUNK), np.int16))
     print(f"Engine: {engine.name} ({engine.model}, {engine.device})")
     if not WHISPER_MODEL:
         print("  It makes mistakes. WHISPER_MODEL=small-int8 is far better, once its weights are")

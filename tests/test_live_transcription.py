@@ -323,3 +323,29 @@ def test_a_file_needs_no_pyaudio(service: Service, run_lesson: RunLesson, tmp_pa
     ended = run_lesson(LESSON, "--seconds", "1", env=env)
     assert ended.returncode == 1
     assert "libportaudio.so.2" in ended.stderr and "portaudio19-dev" in ended.stderr
+
+
+def test_the_referee_would_notice_an_event_that_does_not_exist(
+    service: Service, run_lesson: RunLesson, tmp_path: Path
+) -> None:
+    text = (ROOT / LESSON).read_text()
+    right = 'await send(websocket, "session.update", session=session)'
+    assert text.count(right) == 1
+    beta = right.replace("session.update", "transcription_session.update")
+    copy = tmp_path / LESSON
+    copy.write_text(text.replace(right, f"{beta}; {right}"))
+    with referee(service) as seen:
+        run_lesson(str(copy), "--file", SAMPLE, env={"WEBSOCKET_URL": seen.url})
+    assert seen.faults == ["there is no event transcription_session.update"]
+
+
+def test_try_next_makes_the_words_your_own(
+    service: Service, run_lesson: RunLesson, tmp_path: Path
+) -> None:
+    text = (ROOT / LESSON).read_text()
+    old = "+ text if sys.stdout.isatty() else text, flush=True)"
+    assert text.count(old) == 1
+    copy = tmp_path / LESSON
+    copy.write_text(text.replace(old, old.replace("text", "text.upper()")))
+    ended = run_lesson(str(copy), "--file", SAMPLE, env={"WEBSOCKET_URL": service.url})
+    assert lines(ended.stdout) == [phrase.upper() for phrase in PHRASES]

@@ -210,3 +210,22 @@ async def test_it_writes_nothing_at_home_and_reports_to_nobody(
         await student.say(np.concatenate([spoken("thank you", 24_000), silence(1, 24_000)]))
         assert await student.transcripts(1) == ["thank you"]
     assert not list(tmp_path.iterdir())  # ONNX Runtime's telemetry would keep its reports here
+
+
+async def test_try_next_makes_many_turns_of_one_sentence(
+    start_service: StartService, tmp_path: Path
+) -> None:
+    pause = silence(0.05, 24_000)  # and what flite leaves before and after a phrase
+    audio = np.concatenate([spoken("thank you", 24_000), pause, spoken("goodbye", 24_000), pause])
+
+    async def turns(service: Service) -> int:
+        async with client(service.url) as student:
+            await student.say(audio)
+            await student.send("input_audio_buffer.commit")
+            await student.send("input_audio_buffer.commit")  # refused: by then all is heard
+            await student.event("error")
+            return len(student.all("input_audio_buffer.speech_started"))
+
+    assert await turns(start_service()) == 1
+    changed = changed_copy(tmp_path, "SILENCE_MS = 500", "SILENCE_MS = 200")
+    assert await turns(start_service(changed)) == 2

@@ -1,0 +1,122 @@
+"""The repository as a whole: what stands in one place agrees with what stands in another."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+LESSONS = sorted(
+    path.name for path in ROOT.glob("*.py") if path.read_text().startswith("#!/usr/bin/env -S uv")
+)
+HEADINGS = ["What you learn", "Before you start", "Run it", "You should see", "Try next"]
+README = (ROOT / "README.md").read_text()
+
+
+def metadata(lesson: str) -> dict[str, object]:
+    """Return what a lesson says at its top about what it needs (PEP 723)."""
+    block = re.search(r"^# /// script\n((?:#.*\n)+?)# ///$", (ROOT / lesson).read_text(), re.M)
+    assert block, lesson
+    return tomllib.loads(re.sub(r"^# ?", "", block.group(1), flags=re.M))
+
+
+def dependencies(lesson: str) -> set[str]:
+    found = metadata(lesson)["dependencies"]
+    assert isinstance(found, list)
+    return set(found)
+
+
+def test_requirements_are_what_the_lessons_need_together() -> None:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    required = {line.split("#")[0].strip() for line in lines} - {""}
+    assert required == set().union(*map(dependencies, LESSONS))
+    for line in lines:
+        if line and not line.startswith("#"):
+            assert "# " in line, f"no reason given: {line}"
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+class TestEveryLesson:
+    def test_says_which_python_it_needs(self, lesson: str) -> None:
+        assert metadata(lesson)["requires-python"] == ">=3.11"
+
+    def test_has_the_same_headings_in_the_same_order(self, lesson: str) -> None:
+        docstring = ast.get_docstring(ast.parse((ROOT / lesson).read_text())) or ""
+        assert re.match(r"Lesson [1-8]: ", docstring)
+        outer = [line for line in docstring.splitlines() if line and not line.startswith(" ")]
+        assert [re.sub(r" \(.*", "", line) for line in outer[1:]] == HEADINGS
+        assert len(docstring.splitlines()) <= 40
+
+    def test_imports_nothing_of_the_repository(self, lesson: str) -> None:
+        names = {path.stem for path in ROOT.glob("*.py")} | {"tests", "samples", "benchmarks"}
+        for node in ast.walk(ast.parse((ROOT / lesson).read_text())):
+            if isinstance(node, ast.Import):
+                assert names.isdisjoint(alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0 and (node.module or "").split(".")[0] not in names
+
+    def test_can_be_run_by_its_name(self, lesson: str) -> None:
+        assert (ROOT / lesson).stat().st_mode & 0o111
+
+    def test_stands_in_the_readme(self, lesson: str) -> None:
+        assert f"]({lesson})" in README
+
+
+def test_the_readme_names_only_files_that_exist() -> None:
+    named = set(re.findall(r"\]\(([^)#:]+)\)", README))
+    named |= set(re.findall(r"\b[\w/]+\.(?:py|txt|yml|toml|wav|sh|md)\b", README))
+    assert named
+    for name in named:
+        assert (ROOT / name).exists(), name
+
+
+def test_every_command_of_make_stands_in_the_readme() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    packages = re.search(r"DEBIAN_PACKAGES := (.*)", makefile)
+    assert packages and f"apt-get install {packages.group(1)}" in README
+    for command in (
+        "python3 -m venv .venv",
+        ".venv/bin/pip install -r requirements.txt",
+        "sh samples/demo.sh .venv/bin/python",
+        ".venv/bin/pip install -r tests/requirements.txt",
+        '.venv-openai/bin/pip install "openai[realtime]"',
+        ".venv/bin/python -m pytest",
+    ):
+        assert command in README, command
+
+
+def test_pytest_takes_no_lesson_for_a_test() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-q",
+        ".",
+        "-p",
+        "no:cacheprovider",
+    ]
+    collected = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    assert "test_repository.py" in collected
+    assert not [line for line in collected.splitlines() if line.startswith("simple_")]
+
+
+def test_no_file_names_a_place_or_a_key() -> None:
+    command = ["git", "ls-files", "-z"]
+    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.split("\0")
+    for name in filter(None, files):
+        content = (ROOT / name).read_bytes()
+        assert not re.search(rb"/(?:home|Users)/\w+/", content), name
+        assert not re.search(rb"sk-(?:proj-)?[A-Za-z0-9]{20,}", content), name
+        assert b"\r\n" not in content or Path(name).suffix in {".bin", ".wav", ".png"}, name
+
+
+def test_the_sample_environment_holds_no_values_of_keys() -> None:
+    for line in (ROOT / ".env.example").read_text().splitlines():
+        assert not re.search(r"KEY=\S", line)
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert ".env" in ignored and ".venv*/" in ignored
