@@ -1,6 +1,7 @@
 """Fixtures that every test file may use: free ports, and lessons run as a student runs them."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -96,3 +97,15 @@ def open_lesson() -> Iterator[OpenLesson]:
     yield start
     for terminal in opened:
         terminal.close(force=True)
+
+
+def printed(terminal: "pexpect.spawn[str]") -> str:
+    """Return what a lesson printed before that which was expected last."""
+    assert isinstance(terminal.before, str)
+    return terminal.before
+
+
+def found(terminal: "pexpect.spawn[str]") -> str:
+    """Return the first group of the pattern that was expected last."""
+    assert isinstance(terminal.match, re.Match)
+    return str(terminal.match.group(1))

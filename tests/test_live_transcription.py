@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pexpect
 import pytest
-from conftest import ROOT, OpenLesson, RunLesson
+from conftest import ROOT, OpenLesson, RunLesson, found, printed
 from microphone import Microphone
 from referee import KEY, referee
 from service import Service, StartService, until
@@ -61,7 +61,7 @@ def test_a_file_plays_at_the_speed_of_speech_and_nothing_is_dropped(
 
 def resampled(samples: Audio, rate: int) -> Audio:
     positions = np.arange(0, len(samples), 16_000 / rate)
-    return np.interp(positions, np.arange(len(samples)), samples).astype("<i2")
+    return np.asarray(np.interp(positions, np.arange(len(samples)), samples), "<i2")
 
 
 def test_phrases_spoken_into_the_microphone_are_written_one_by_one(
@@ -79,7 +79,7 @@ def test_phrases_spoken_into_the_microphone_are_written_one_by_one(
         lesson.sendintr()
         lesson.expect_exact(SUMMARY.split(", 0:")[0])
         lesson.expect(pexpect.EOF)
-        assert "ALSA" not in lesson.before and lesson.wait() == 0
+        assert "ALSA" not in printed(lesson) and lesson.wait() == 0
     assert seen.faults == []
     heard = seen.heard()
     for phrase in PHRASES:
@@ -90,7 +90,7 @@ def device(microphone: Microphone, open_lesson: OpenLesson) -> str:
     """Return the number of the microphone that the virtual one has."""
     lesson = open_lesson(LESSON, "--list-devices", env=microphone.environment)
     lesson.expect(r"(\d+)  default")
-    number = str(lesson.match.group(1))
+    number = found(lesson)
     lesson.expect(pexpect.EOF)
     return number
 
@@ -101,7 +101,7 @@ def test_prompts_take_a_number_or_enter_and_ask_again_after_nonsense(
     env = microphone.environment | {"WEBSOCKET_URL": service.url}
     lesson = open_lesson(LESSON, env=env)
     lesson.expect(r"(\d+)  default")
-    number = lesson.match.group(1)
+    number = found(lesson)
     lesson.expect("Which microphone")
     for nonsense in ("99", "a", "-1"):
         lesson.sendline(nonsense)
@@ -150,7 +150,7 @@ def test_ctrl_c_in_mid_sentence_still_writes_the_last_words(
         lesson.expect(r"\[0:00\] set a timer for three minutes")
         lesson.expect("1 phrases, 6 words, 0:0[23] of audio")
         lesson.expect(pexpect.EOF)
-        assert "Traceback" not in lesson.before and lesson.wait() == 0
+        assert "Traceback" not in printed(lesson) and lesson.wait() == 0
     assert seen.faults == []
 
 
@@ -162,7 +162,7 @@ def test_words_appear_while_they_are_spoken_and_the_line_never_overflows(
     lesson.expect(r"\r0:0\d [█░]{8} set a timer\b[^\r]*\r")  # not yet the whole phrase
     lesson.expect(r"\r\[0:0\d\] set a timer for three minutes")
     lesson.expect("5 phrases")
-    for piece in re.split(r"[\r\n]+", lesson.before):
+    for piece in re.split(r"[\r\n]+", printed(lesson)):
         assert len(piece) <= 40
 
 
@@ -211,9 +211,9 @@ def test_the_callback_only_hands_audio_over(
         lesson = open_lesson(script, "--seconds", "600", "--device", number, env=env)
         lesson.expect("Speak!")
         microphone.say(phrase_file(tmp_path, "hello world"))
-        found = lesson.expect([r"\] hello world", "Non-thread-safe operation"])
+        what = lesson.expect([r"\] hello world", "Non-thread-safe operation"])
         lesson.sendintr()
-        return ("heard", "unsafe")[found]
+        return ("heard", "unsafe")[what]
 
     number = device(microphone, open_lesson)
     assert speak_to(LESSON) == "heard"
@@ -236,7 +236,7 @@ def test_an_unplugged_or_silent_microphone_is_noticed(
     lesson.expect("The microphone has stopped. Was it unplugged")
     lesson.expect("0 phrases")
     lesson.expect(pexpect.EOF)
-    assert lesson.wait() == 0 and "Traceback" not in lesson.before
+    assert lesson.wait() == 0 and "Traceback" not in printed(lesson)
 
 
 def test_without_a_microphone_there_is_a_sentence(service: Service, run_lesson: RunLesson) -> None:

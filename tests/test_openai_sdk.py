@@ -21,8 +21,8 @@ def answers(_service: Service) -> dict[str, Any]:
     if not python.exists():
         reason = "needs the OpenAI SDK in .venv-openai (make test installs it)"
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-    command = [python, ROOT / "tests/openai_client.py", _service.http_url, SAMPLE]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    command = [str(python), "tests/openai_client.py", _service.http_url, str(SAMPLE)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     return dict(json.loads(ended.stdout))
 

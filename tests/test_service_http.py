@@ -37,7 +37,7 @@ def test_json_holds_the_text_and_how_long_it_is(service: Service) -> None:
 
 def len_of_sample() -> float:
     with wave.open(str(SAMPLE)) as sample:
-        return sample.getnframes() / sample.getframerate()
+        return float(sample.getnframes() / sample.getframerate())
 
 
 def test_text_is_only_the_text(service: Service) -> None:
@@ -89,6 +89,7 @@ def converted(container: str, codec: str, rate: int) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
         stream = output.add_stream(codec, rate=rate)
+        assert isinstance(stream, av.AudioStream)
         frame = av.AudioFrame.from_ndarray(spoken("thank you")[None], "s16", "mono")
         frame.sample_rate = 16_000
         resampler = av.AudioResampler(stream.format, stream.layout, rate, stream.frame_size or 1024)

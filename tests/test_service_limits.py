@@ -135,7 +135,7 @@ async def test_a_client_that_never_reads_is_dropped_and_memory_stays_level(
     plug = socket.create_connection(("127.0.0.1", service.port))
     plug.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     async with connect(service.url, sock=plug, max_queue=1) as websocket:
-        websocket.transport.pause_reading()  # type: ignore[attr-defined]
+        websocket.transport.pause_reading()
         with pytest.raises((ConnectionClosed, TimeoutError)):
             async with asyncio.timeout(30):
                 for _ in range(100_000):

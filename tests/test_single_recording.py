@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pexpect
 import pytest
-from conftest import ROOT, OpenLesson, RunLesson
+from conftest import ROOT, OpenLesson, RunLesson, found, printed
 from microphone import Microphone
 from service import Service, StartService
 from speech import PHRASES, silence, spoken, write_wav
@@ -44,12 +44,12 @@ def test_the_microphone_passes_every_step(
     microphone.say(wav)
     lesson.expect(r"speak now  █+░+  \d\.\d s")
     lesson.expect(r"✓ recording    4.0 s, loudest moment (\d+) %")
-    assert int(lesson.match.group(1)) > 10
+    assert int(found(lesson)) > 10
     lesson.expect(r"✓ transcript   \(\d+\.\d\d s\)")
     lesson.expect(r"\r\nset a timer for three minutes\r\n")
     lesson.expect(pexpect.EOF)
     assert lesson.wait() == 0
-    assert "ALSA" not in lesson.before
+    assert "ALSA" not in printed(lesson)
 
 
 def test_devices_are_listed(microphone: Microphone, run_lesson: RunLesson) -> None:
@@ -210,4 +210,4 @@ def test_loudness_is_told_truly(
     env = microphone.environment | {"SERVICE_URL": service.http_url}
     lesson = open_lesson(LESSON, "--seconds", "2", env=env)
     lesson.expect(r"loudest moment (\d+) %")
-    assert int(lesson.match.group(1)) == pytest.approx(50, abs=3)
+    assert int(found(lesson)) == pytest.approx(50, abs=3)
