@@ -338,7 +338,7 @@ def cut(turn: Turn) -> Turn:
     chunks_after = len(quietness) - int(np.argmin(quietness)) + 2
     keep = len(turn.audio) - chunks_after * CHUNK * 2
     rest = Turn(turn.start_ms + keep // 2 * 1000 // SAMPLE_RATE, turn.audio[keep:])
-    rest.voice = turn.voice[-chunks_after:]
+    rest.voice, turn.silence_ms = turn.voice[-chunks_after:], 0
     del turn.audio[keep:]
     return rest
 
@@ -592,6 +592,7 @@ class Session:
         self.finished: asyncio.Queue[tuple[Item, asyncio.Task[list[Segment]] | None, bool]]
         self.finished = asyncio.Queue(MAX_WAITING)
         self.tasks: set[asyncio.Task[Any]] = set()
+        self.listener: asyncio.Task[None] | None = None
         self.sending, self.handling = asyncio.Lock(), asyncio.Lock()
 
     async def run(self) -> None:
@@ -600,12 +601,14 @@ class Session:
         writer = self.start(self.write())
         try:
             await self.send("session.created", session=self.describe())
-            ends = [self.listener, writer]
-            await asyncio.wait(ends, timeout=MAX_SESSION_S, return_when=asyncio.FIRST_COMPLETED)
-            if not self.listener.done():
+            done, _ = await asyncio.wait(
+                [self.listener, writer], timeout=MAX_SESSION_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
                 await self.refuse(1001, "session_expired", "The session's 60 minutes are over.")
-            elif self.listener.done() and not self.listener.cancelled():
-                self.listener.result()
+            for task in done:
+                with suppress(asyncio.CancelledError):
+                    task.result()  # an error in here is a mistake of ours: let it be seen
         finally:
             for task in list(self.tasks):
                 task.cancel()
@@ -624,7 +627,8 @@ class Session:
             async with asyncio.timeout(MAX_SEND_S), self.sending:
                 await self.websocket.send_text(json.dumps(event))
         except (TimeoutError, WebSocketDisconnect, RuntimeError):  # nobody reads any more
-            self.listener.cancel()
+            if self.listener:
+                self.listener.cancel()
 
     async def send_error(self, error: ClientError, event_id: object = None) -> None:
         body = error_body(str(error), error.code, error.param)["error"]
@@ -794,7 +798,9 @@ class Session:
 
     async def turn_ended(self, turn: Turn) -> None:
         item = self.item or Item()
-        text = self.early or self.start(transcriber.transcribe(bytes(turn.audio), self.language))
+        text = self.early  # which is the text of the whole turn, if nobody has spoken since
+        if text is None or turn.silence_ms == 0:
+            text = self.start(transcriber.transcribe(bytes(turn.audio), self.language))
         self.early = None
         item.waiting += 1
         item.seconds += turn.length_ms / 1000

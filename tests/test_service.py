@@ -8,6 +8,8 @@ import pytest
 from service import TRANSCRIPTION, Service, client
 from speech import LONG_PHRASES, PHRASES, Audio, silence, spoken
 
+import fastapi_example
+
 
 def speech(rate: int, phrases: list[str] = PHRASES) -> Audio:
     """Return phrases with a pause of 0.9 s after each, PCM16 at rate Hz."""
@@ -250,3 +252,25 @@ async def test_fifteen_mebibytes_in_one_append_are_taken_and_more_is_refused(
         assert await student.transcripts(1) == ["goodbye"]
         await listening
     assert neighbour_hears == PHRASES[:2]
+
+
+def test_no_audio_is_lost_or_doubled_where_turns_are_cut() -> None:
+    said = np.concatenate([spoken(phrase) for phrase in PHRASES * 8])  # 60 s without a real pause
+    detector = fastapi_example.TurnDetector()
+    detector.settings = fastapi_example.ServerVad(silence_duration_ms=5000)
+    turns = []
+    for start in range(0, len(said), 1000):
+        turns += [
+            turn for what, turn in detector.feed(said[start : start + 1000]) if what == "ended"
+        ]
+    turns += [turn for _, turn in detector.finish()]
+    assert len(turns) >= 2
+    heard = np.frombuffer(b"".join(turn.audio for turn in turns), "<i2")
+    begin = turns[0].start_ms * 16
+    assert np.array_equal(heard, said[begin : begin + len(heard)])
+    assert begin + len(heard) == len(said)
+    for before, after in pairwise(turns):
+        assert before.start_ms + before.length_ms == after.start_ms
+        assert before.length_ms <= 30_032
+        seam = after.start_ms * 16
+        assert np.abs(said[seam - 800 : seam + 800]).max() < 0.3 * np.abs(said).max()  # in a pause
