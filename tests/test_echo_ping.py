@@ -140,7 +140,7 @@ def test_after_its_client_has_left_no_task_is_left_over(
             vanished = await connect(f"ws://127.0.0.1:{port}", proxy=None)
             vanished.transport.abort()
         ending = asyncio.all_tasks() - before
-        left_over = (await asyncio.wait(ending, timeout=5))[1] if ending else set()
+        left_over = (await asyncio.wait(ending, timeout=1))[1] if ending else set()
         server.close()
         await server.wait_closed()
         return {repr(task) for task in left_over}
