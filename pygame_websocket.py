@@ -112,7 +112,7 @@ def receive(drawing: Drawing, text: str | bytes) -> None:
             if drawing.waiting.pop(name, None):  # ours; another window's has its own clock
                 drawing.round_trips.append(1000 * (now - drawing.sent_at.pop(name, now)))
             start, end = pygame.Vector2(x1, y1), pygame.Vector2(x2, y2)
-            steps = 1 + int(start.distance_to(end) / 2)
+            steps = 1 + int(start.distance_to(end))
             for step in range(steps + 1):  # a row of discs has rounder ends than a line
                 point = start.lerp(end, step / steps)
                 pygame.draw.aacircle(drawing.paper, vivid(hue), point, BRUSH)
@@ -173,7 +173,7 @@ def paint(screen: pygame.Surface, font: pygame.Font, drawing: Drawing, fps: floa
     if age < 1:  # the ring grows and fades
         color = pygame.Color(GREEN).lerp(NIGHT, age)
         center = (SIZE[0] - 72, 72)
-        pygame.draw.aacircle(screen, color, center, 12 + 44 * age, 3)
+        pygame.draw.aacircle(screen, color, center, 32 + 24 * age, 3)
         label = font.render(f"ping {number}", True, color)
         screen.blit(label, label.get_rect(center=center))
     brush = vivid(hue_now())

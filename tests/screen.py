@@ -43,7 +43,8 @@ def running_screen() -> Iterator[Screen]:
     need("Xvfb", "xdotool")
     reading, writing = os.pipe()
     xvfb = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1000x640x24", "-nolisten", "tcp"],
+        # -noreset: else it starts anew, and is deaf for a moment, when its last client has left
+        ["Xvfb", "-displayfd", str(writing), "-screen", "0", "1000x640x24", "-noreset"],
         pass_fds=[writing],
         stderr=subprocess.DEVNULL,
     )
