@@ -80,14 +80,8 @@ def take(drawing: Drawing, event: pygame.Event) -> None:
     if len(drawing.waiting) < MAX_WAITING:
         x, y = event.pos
         dx, dy = event.rel if event.type == pygame.MOUSEMOTION else (0, 0)
-        name = uuid.uuid4().hex
-        stroke = {
-            "type": "stroke",
-            "id": name,
-            "from": (x - dx, y - dy),
-            "to": (x, y),
-            "hue": hue_now(),
-        }
+        name, start = uuid.uuid4().hex, (x - dx, y - dy)
+        stroke = {"type": "stroke", "id": name, "from": start, "to": (x, y), "hue": hue_now()}
         drawing.waiting[name] = json.dumps(stroke)
         drawing.unsent.put_nowait(name)
 
@@ -101,7 +95,7 @@ def receive(drawing: Drawing, text: str | bytes) -> None:
         return
     match message:
         case {"type": "ping", "number": int(number)}:
-            drawing.last_ping = (number, now)
+            drawing.last_ping = (number % 10_000, now)  # more digits find no room in the ring
         case {
             "type": "stroke",
             "id": str(name),
@@ -222,7 +216,8 @@ def main() -> None:
         connect(URL)  # only reads the address
     except (InvalidURI, ValueError):
         raise SystemExit(f"WEBSOCKET_URL={URL} is wrong. Right: ws://127.0.0.1:8765") from None
-    pygame.init()
+    pygame.display.init()  # and not pygame.init(), which would ask for the loudspeaker, too
+    pygame.font.init()
     if pygame.display.get_driver() == "offscreen":
         raise SystemExit("There is no screen. Run this at the computer itself, not over SSH.")
     with suppress(KeyboardInterrupt):

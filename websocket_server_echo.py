@@ -46,12 +46,12 @@ CLOSE_SECONDS = 1  # so long a client may take over its goodbye
 async def echo(connection: ServerConnection) -> None:
     """Talk with one client, from its handshake until it leaves."""
     client = "{}:{}".format(*connection.remote_address)
-    print(client, "came")
+    print(f"{client} came")
     with suppress(ConnectionClosed):  # it vanished without a goodbye: that is no error here
         async for message in connection:
             # repr() disarms codes with which a stranger's text could command the terminal.
             short = repr(message[:60]) if isinstance(message, str) else f"{len(message)} bytes"
-            print(client, "said", short)
+            print(f"{client} said {short}")
             await connection.send(message)
     print(f"{client} left (close code {connection.close_code})")
 

@@ -64,20 +64,20 @@ async def ping(connection: ServerConnection, client: str) -> None:
     except ConnectionClosed:
         pass  # it left, and echo() says so
     except TimeoutError:
-        print(client, "does not answer")
+        print(f"{client} does not answer")
         connection.transport.abort()  # no goodbye: nobody is there to hear it
 
 
 async def echo(connection: ServerConnection) -> None:
     """Talk with one client, from its handshake until it leaves."""
     client = "{}:{}".format(*connection.remote_address)
-    print(client, "came")
+    print(f"{client} came")
     pinger = asyncio.create_task(ping(connection, client))
     try:
         async for message in connection:
             # repr() disarms codes with which a stranger's text could command the terminal.
             short = repr(message[:60]) if isinstance(message, str) else f"{len(message)} bytes"
-            print(client, "said", short)
+            print(f"{client} said {short}")
             await connection.send(message)
     except ConnectionClosed:
         pass  # it vanished without a goodbye: that is no error here

@@ -181,6 +181,7 @@ def test_whatever_a_server_sends_the_window_lives_on(open_window: OpenWindow, po
         "[]",
         '{"type": "stroke"}',
         '{"type": "ping", "number": "many"}',
+        f'{{"type": "ping", "number": {10**4000}}}',
         f'{{"type": "stroke", "id": "a", {point}: [1e300, 1]}}',
         f'{{"type": "stroke", "id": "a", {point}: [{10**30}, 1]}}',
         f'{{"type": "stroke", "id": "a", {point}: "here"}}',
