@@ -37,6 +37,7 @@ from contextlib import suppress
 import pygame
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.uri import parse_uri
 
 URL = os.environ.get("WEBSOCKET_URL") or "ws://127.0.0.1:8765"
 SIZE = (960, 600)  # of the window, in pixels
@@ -213,7 +214,7 @@ async def run() -> None:
 def main() -> None:
     """Open the window; end without a traceback."""
     try:
-        connect(URL)  # only reads the address
+        parse_uri(URL)
     except (InvalidURI, ValueError):
         raise SystemExit(f"WEBSOCKET_URL={URL} is wrong. Right: ws://127.0.0.1:8765") from None
     pygame.display.init()  # and not pygame.init(), which would ask for the loudspeaker, too
