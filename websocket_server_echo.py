@@ -14,6 +14,7 @@ Before you start
 Run it
     In a terminal:          python websocket_server_echo.py
     In a second terminal:   python websocket_client_example.py
+    To let classmates in:   HOST=0.0.0.0 python websocket_server_echo.py
 You should see
     Listening at ws://127.0.0.1:8765 (Ctrl-C stops)
     127.0.0.1:50312 came

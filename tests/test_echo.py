@@ -6,6 +6,7 @@ import shutil
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -82,6 +83,17 @@ def test_aiohttp_gets_back_exactly_what_it_sent(server: RunningLesson, port: int
                 assert await client.receive_bytes() == data
 
     asyncio.run(converse())
+
+
+def test_no_compression_is_agreed_on(server: RunningLesson, port: int) -> None:
+    """It costs most of the speed; the client here asks for it."""
+
+    async def ask() -> int:
+        url = f"ws://127.0.0.1:{port}"
+        async with aiohttp.ClientSession() as session, session.ws_connect(url, compress=15) as one:
+            return one.compress
+
+    assert asyncio.run(ask()) == 0
 
 
 def test_a_web_page_gets_back_exactly_what_it_sent(
@@ -181,7 +193,9 @@ def test_ctrl_c_is_not_held_up_by_a_client_that_does_not_listen(
 ) -> None:
     greedy = raw_websocket(port)
     flood_until_stuck(greedy)
+    pressed = time.monotonic()
     assert server.ctrl_c() == 0
+    assert time.monotonic() - pressed < 5  # two at most; without a limit it is twenty or more
     greedy.close()
 
 

@@ -1,5 +1,7 @@
 """Lesson 4 in a real window: strokes travel, delays show, and nothing makes it freeze."""
 
+import asyncio
+import importlib.util
 import os
 import re
 import signal
@@ -8,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pygame
 import pytest
 from conftest import ROOT, RunLesson, free_port
 from screen import Screen, Window, running_screen
@@ -169,6 +172,37 @@ def test_a_server_that_hangs_freezes_nothing_and_is_noticed(
         window.reads("connected")
         wait_until(lambda: window.is_painted(*MIDDLE), "what was drawn while it hung")
         assert window.longest_frame(started) < NO_FREEZE
+
+
+def test_thousands_of_waiting_strokes_leave_without_holding_up_a_frame(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lesson's own functions, in this process: so much cannot be drawn by hand."""
+    specification = importlib.util.spec_from_file_location("lesson_4", ROOT / LESSON)
+    assert specification and specification.loader
+    lesson = importlib.util.module_from_spec(specification)
+    monkeypatch.setenv("WEBSOCKET_URL", f"ws://127.0.0.1:{port}")
+    specification.loader.exec_module(lesson)
+    drawing = lesson.Drawing()
+    for _ in range(2 * lesson.MAX_WAITING):
+        movement = {"pos": (100, 100), "rel": (1, 0), "buttons": (1, 0, 0)}
+        lesson.take(drawing, pygame.event.Event(pygame.MOUSEMOTION, movement))
+    assert len(drawing.waiting) == lesson.MAX_WAITING  # and no more: memory has an end
+
+    async def longest_wait_for_a_frame() -> float:
+        network = asyncio.create_task(lesson.stay_connected(drawing))
+        longest, frame = 0.0, time.monotonic()
+        while drawing.waiting and not network.done():
+            await asyncio.sleep(1 / 60)
+            longest, frame = max(longest, time.monotonic() - frame), time.monotonic()
+        network.cancel()
+        await asyncio.wait([network])
+        return longest
+
+    with lesson_server(tmp_path, ECHO, port):
+        longest = asyncio.run(longest_wait_for_a_frame())
+    assert not drawing.waiting
+    assert longest < NO_FREEZE, longest
 
 
 def test_whatever_a_server_sends_the_window_lives_on(open_window: OpenWindow, port: int) -> None:
