@@ -6,7 +6,7 @@
 """Lesson 3: a WebSocket client to type in
 
 What you learn
-    A client sends and receives at the same time: one task waits for your keyboard,
+    A client sends and receives at the same time: one part waits for your keyboard,
     another for the network, and neither may hold up the other. And connections
     break: a good client says so, waits, and tries again, each time a little later.
 Before you start
@@ -43,17 +43,17 @@ URL = sys.argv[1] if len(sys.argv) > 1 else "ws://127.0.0.1:8765"
 FIRST_WAIT, LONGEST_WAIT = 0.5, 8.0  # seconds before trying again; doubled each time
 ECHO_SECONDS = 5  # so long the end of a pipe waits for its last echoes
 CLOSE_SECONDS = 0.3  # so long a server may take over its goodbye
-REMEDY = (
-    "Does a server run (python websocket_server_echo.py)? Is the address right (ws:// or wss://)?"
-)
+REMEDY = "Does a server run (python websocket_server_echo.py)? Is it really ws:// or wss:// there?"
 AT_TERMINAL = sys.stdin.isatty() and sys.stdout.isatty()  # a person, not a pipe
 
 
 def show(text: str) -> None:
     """Print text; at a terminal above the line that is being typed, which stays whole."""
     if not AT_TERMINAL:
-        print(text, flush=True)
-        return
+        try:
+            return print(text, flush=True)
+        except BrokenPipeError:  # whoever read our answers has enough, as head has
+            os._exit(0)
     columns = shutil.get_terminal_size().columns
     if any(unicodedata.east_asian_width(letter) in "WF" for letter in text):
         columns //= 2  # 字 and 🙂 are two columns wide

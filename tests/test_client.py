@@ -342,6 +342,29 @@ def test_a_pipe_may_carry_what_is_no_text(
     assert "<<< \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER} photo" in piped.stdout.decode()
 
 
+def test_it_ends_when_nobody_reads_its_answers_any_more(
+    tmp_path: Path, port: int, url: str
+) -> None:
+    """As in: python websocket_client_example.py | head -2"""
+    with lesson_server(tmp_path, ECHO, port):
+        head = subprocess.Popen(
+            [*STRICT_PYTHON, LESSON, url],
+            cwd=ROOT,
+            env=lesson_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert head.stdin and head.stdout and head.stderr
+        assert head.stdout.readline().startswith("Connected")
+        head.stdout.close()
+        head.stdin.write("one\n")
+        head.stdin.flush()
+        assert head.wait(PATIENCE) == 0
+        assert head.stderr.read() == ""
+
+
 def test_ctrl_c_ends_a_pipe_that_never_ends(tmp_path: Path, port: int, url: str) -> None:
     with lesson_server(tmp_path, ECHO, port):
         endless = subprocess.Popen(
