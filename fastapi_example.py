@@ -2,7 +2,7 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#     "av>=14",
+#     "av>=15.1",
 #     "fastapi>=0.165",
 #     "faster-whisper>=1.2.1,<2",
 #     "numpy>=2",

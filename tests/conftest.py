@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 STRICT_PYTHON = [sys.executable, "-W", "error::DeprecationWarning"]
 RunLesson = Callable[..., "subprocess.CompletedProcess[str]"]
-pytest_plugins = ["microphone", "service"]
+pytest_plugins = ["browser", "ear", "microphone", "service"]
 OpenLesson = Callable[..., "pexpect.spawn[str]"]
 
 
