@@ -170,7 +170,8 @@ async def test_stopped_in_mid_sentence_it_writes_down_what_was_said(
     async with client(service.url) as student:
         await student.configure()
         await student.say(spoken("set a timer for three minutes", 24_000))
-        await student.event("input_audio_buffer.speech_started")
+        await student.configure()
+        await student.event("session.updated", 2)  # by now all of it has arrived
         assert await asyncio.to_thread(service.stop, how) in (0, -signal.SIGTERM)
         assert await student.transcripts(1) == ["set a timer for three minutes"]
         await asyncio.wait([student.reading], timeout=10)
