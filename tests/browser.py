@@ -110,7 +110,14 @@ class Visitor:
         self.component = page.frame_locator('iframe[title*="webrtc_streamer"]')
 
     def open(self, url: str) -> None:
-        self.page.goto(url)
+        """Open the page, once more if the machine's network changed while it was loading."""
+        failures: list[str] = []
+        self.page.on("requestfailed", lambda request: failures.append(str(request.failure)))
+        for _ in range(5):
+            failures.clear()
+            self.page.goto(url, wait_until="networkidle")
+            if not any("ERR_NETWORK_CHANGED" in failure for failure in failures):
+                break
         expect(self.component.get_by_role("button", name="START")).to_be_enabled()
         self.page.evaluate(WATCH)
 
