@@ -75,6 +75,7 @@ QUIET = 0.02  # of full scale: softer than a voice (used where the service does 
 RETRY_S = 60  # a service that went away may take so long to come back
 KEEP_S = 120  # audio kept to be sent again: a turn of 30 s, an outage of 60 s, and some more
 ANSWER_S = 30  # the service may take so long to answer
+PING_S = 10  # so often a ping asks whether the line still works; no pong for as long: it does not
 PATIENCE_S = 3  # then a microphone that hears nothing is mentioned
 BYTES_PER_MS = 2 * SAMPLE_RATE // 1000  # PCM16, mono: two bytes a sample
 
@@ -403,7 +404,13 @@ async def transcribe(speech: Speech, arguments: argparse.Namespace) -> None:
     lost_at, pause_s = 0.0, 0.5
     while True:
         try:
-            async with connect(URL, additional_headers=headers, compression=None) as websocket:
+            async with connect(
+                URL,
+                additional_headers=headers,
+                compression=None,
+                ping_interval=PING_S,
+                ping_timeout=PING_S,
+            ) as websocket:
                 talk = Conversation(speech.start, speech.start, await configure(websocket))
                 if listening:
                     write_line("The service is back. It now gets what it has missed.")

@@ -84,6 +84,7 @@ QUIET = 0.02  # of full scale: softer than a voice
 KEEP_S = 120  # audio kept to be sent again: a turn of 30 s, an outage of 60 s, and some more
 RETRY_S = 60  # once the microphone is off, a service that went away may take so long to come back
 ANSWER_S = 30  # the service may take so long to answer
+PING_S = 10  # so often a ping asks whether the line still works; no pong for as long: it does not
 VANISHED_S = 5  # a browser that sends nothing for so long has gone
 PATIENCE_S = 5  # then a microphone that hears nothing is mentioned
 REFRESH_S = 0.15  # so often the page is drawn
@@ -423,7 +424,12 @@ async def transcribe(speech: Speech) -> None:
     while True:
         try:
             async with connect(
-                service.url, additional_headers=headers, compression=None, proxy=proxy
+                service.url,
+                additional_headers=headers,
+                compression=None,
+                ping_interval=PING_S,
+                ping_timeout=PING_S,
+                proxy=proxy,
             ) as websocket:
                 has_vad = await configure(websocket, service)
                 speech.talk = talk = Conversation(speech.start, speech.start, has_vad)

@@ -135,9 +135,10 @@ class Visitor:
         """Wait until words that begin like this are being spoken."""
         self.page.locator(".live.spoken", has_text=re.compile(f"^{text}")).wait_for()
 
-    def expect_said(self, *phrases: str) -> None:
+    def expect_said(self, *phrases: str, patience_s: float = WAIT_MS / 1000) -> None:
         """Wait until exactly these phrases stand in the history."""
-        expect(self.page.locator(".said span")).to_have_text(list(phrases))
+        said = self.page.locator(".said span")
+        expect(said).to_have_text(list(phrases), timeout=1000 * patience_s)
 
     def expect_problem(self, *texts: str) -> None:
         """Wait for a message that holds all of the texts."""
