@@ -195,8 +195,9 @@ def start_app(tmp_path: Path) -> Iterator[StartApp]:
         app.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def _playwright() -> Iterator[Playwright]:
+    """Playwright, for one test only: while it lives, this thread can run no other event loop."""
     need("chromium")
     with sync_playwright() as playwright:
         yield playwright
