@@ -108,6 +108,7 @@ MAX_UPLOAD_S = 3600  # a tiny file can unpack to days of silence
 MAX_SESSION_S = 3600  # OpenAI ends a session after 60 minutes, and so do we
 MAX_IDLE_S = 300  # a client that sends nothing at all for so long has gone
 MAX_SEND_S = 20  # and so has one that does not read what we send
+MAX_ENGINE_S = 60  # an engine that gives no answer for so long will not give one any more
 
 # ------------------------------------------------------------------------------------ engine
 
@@ -217,16 +218,34 @@ class Transcriber:
         self.engine = engine
         self.threads = ThreadPoolExecutor(engine.workers, "engine")
         self.jobs = 0  # running or waiting
+        self.quiet_since = time.monotonic()  # when the engine answered last, or had nothing to do
+        self.error = ""  # of the last job
 
     async def transcribe(self, pcm: bytes, language: str) -> list[Segment]:
         """Return the segments of a turn. Whoever comes first is served first."""
+        if not self.jobs:
+            self.quiet_since = time.monotonic()
         self.jobs += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self.threads, self.engine.transcribe, pcm, language
-            )
+            loop, work = asyncio.get_running_loop(), self.engine.transcribe
+            segments = await loop.run_in_executor(self.threads, work, pcm, language)
+            self.error = ""
+            return segments
+        except Exception as error:
+            self.error = f"The engine failed: {error!r}."
+            raise
         finally:
             self.jobs -= 1
+            self.quiet_since = time.monotonic()
+
+    async def problem(self) -> str:
+        """Return why a transcription would fail now, or an empty string if it would not."""
+        if self.jobs and time.monotonic() - self.quiet_since > MAX_ENGINE_S:
+            return f"The engine has not answered for {MAX_ENGINE_S} s."
+        if self.error:  # does it still fail?
+            with suppress(Exception):
+                await self.transcribe(bytes(2 * SAMPLE_RATE), "en")
+        return self.error
 
 
 # ---------------------------------------------------------------------------- turn detection
@@ -425,11 +444,12 @@ async def guard(request: Request, handle: Callable[[Request], Awaitable[Response
 
 
 @app.get("/health")
-async def health() -> dict[str, Any]:
-    """Tell that the service is up, and with what."""
-    engine = transcriber.engine
+async def health() -> JSONResponse:
+    """Tell whether a transcription would work now (if not: status 503), and with what."""
+    engine, problem = transcriber.engine, await transcriber.problem()
     facts = {"engine": engine.name, "model": engine.model, "device": engine.device}
-    return {"status": "ok", **facts, "sessions": len(sessions)}
+    state = {"status": problem or "ok", "sessions": len(sessions)}
+    return JSONResponse(facts | state, 503 if problem else 200)
 
 
 @app.get("/v1/models")
@@ -619,6 +639,8 @@ class Session:
         task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        # A failed look is no news: who needs its result finds the error there.
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
         return task
 
     async def send(self, kind: str, **fields: object) -> None:
@@ -916,7 +938,7 @@ def main() -> None:
         print("  It makes mistakes. WHISPER_MODEL=small-int8 is far better, once its weights are")
         print("  fetched, and so is the same service in Docker: docker compose up faster-whisper")
     if HOST not in ("127.0.0.1", "::1", "localhost") and not API_KEY:
-        print("  Everybody on the network may use it. Set API_KEY to change that.")
+        print("  Whoever reaches this address may use it. Set API_KEY to change that.")
     print(f"Listening on ws://{HOST}:{PORT}/v1/realtime?intent=transcription", flush=True)
 
     transcriber = Transcriber(engine)

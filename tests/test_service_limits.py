@@ -230,3 +230,41 @@ async def test_try_next_makes_many_turns_of_one_sentence(
     assert await turns(start_service()) == 1
     changed = changed_copy(tmp_path, "SILENCE_MS = 500", "SILENCE_MS = 200")
     assert await turns(start_service(changed)) == 2
+
+
+async def test_health_is_true_only_while_a_transcription_would_work(
+    start_service: StartService, tmp_path: Path
+) -> None:
+    """The engine fails, or never answers, as long as a file of such a name is there."""
+    fails, hangs = tmp_path / "fails", tmp_path / "hangs"
+    begin = "        self.decoder.start_utt()\n"
+    trouble = (
+        f"        if Path({str(fails)!r}).exists():\n            raise RuntimeError('no memory')\n"
+        f"        while Path({str(hangs)!r}).exists():\n            time.sleep(0.05)\n"
+    )
+    script = changed_copy(tmp_path, begin, trouble + begin)
+    script.write_text(script.read_text().replace("MAX_ENGINE_S = 60", "MAX_ENGINE_S = 1"))
+    service = start_service(script, WHISPER_MODEL="")
+    address = f"{service.http_url}/health"
+    async with client(service.url) as student:
+        await student.configure(turn_detection=None)
+        for trouble_file, text in ((fails, "RuntimeError('no memory')"), (hangs, "not answered")):
+            assert requests.get(address, timeout=30).json()["status"] == "ok"
+            trouble_file.touch()
+            await student.say(spoken("goodbye", 24_000))
+            await student.send("input_audio_buffer.commit")
+            answer = await asyncio.to_thread(sick, address)
+            assert text in answer["status"]
+            trouble_file.unlink()
+            await asyncio.to_thread(
+                until, lambda: requests.get(address, timeout=30).status_code == 200
+            )
+        failed = await student.event(f"{TRANSCRIPTION}.failed")
+        assert "no memory" in failed["error"]["message"]
+        assert await student.transcripts(1)  # what hung goes on
+
+
+def sick(address: str) -> dict[str, str]:
+    """Wait until the service calls itself sick, and return what it says."""
+    until(lambda: requests.get(address, timeout=30).status_code == 503)
+    return dict(requests.get(address, timeout=30).json())
