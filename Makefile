@@ -8,7 +8,7 @@ BIN := .venv/bin
 # What PyAudio is built with, and, for the tests, a microphone, a screen and a browser.
 DEBIAN_PACKAGES := gcc python3-dev portaudio19-dev
 DEBIAN_TEST_PACKAGES := pulseaudio pulseaudio-utils libasound2-plugins flite sox \
-  chromium xvfb xdotool tmux iproute2
+  chromium libnss3-tools xvfb xdotool tmux iproute2
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 8

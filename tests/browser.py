@@ -48,7 +48,7 @@ class App:
     def __init__(
         self, folder: Path, lesson: Path, env: dict[str, str], with_streamlit: bool
     ) -> None:
-        self.port = free_port()
+        self.port = int(env.get("STREAMLIT_SERVER_PORT") or free_port())
         self.url = f"http://localhost:{self.port}/"
         self.log = folder / f"streamlit-{self.port}.log"
         settings = {"STREAMLIT_SERVER_PORT": str(self.port), "STREAMLIT_SERVER_HEADLESS": "true"}

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 STRICT_PYTHON = [sys.executable, "-W", "error::DeprecationWarning"]
 RunLesson = Callable[..., "subprocess.CompletedProcess[str]"]
-pytest_plugins = ["bad_line", "browser", "ear", "microphone", "service"]
+pytest_plugins = ["bad_line", "browser", "ear", "microphone", "service", "containers"]
 OpenLesson = Callable[..., "pexpect.spawn[str]"]
 
 
