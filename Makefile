@@ -7,8 +7,8 @@ BIN := .venv/bin
 
 # What PyAudio is built with, and, for the tests, a microphone, a screen and a browser.
 DEBIAN_PACKAGES := gcc python3-dev portaudio19-dev
-DEBIAN_TEST_PACKAGES := pulseaudio pulseaudio-utils libasound2-plugins flite sox \
-  chromium libnss3-tools xvfb xdotool tmux iproute2
+DEBIAN_TEST_PACKAGES := pulseaudio pulseaudio-utils libasound2-plugins flite sox libnss3-tools \
+  xvfb xdotool tmux iproute2
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 8
@@ -23,6 +23,8 @@ lint: .venv/tests  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet .github
 
 # ------------------------------------------------------------------------------------ set-up
 
@@ -40,8 +42,10 @@ lint: .venv/tests  ## check style and types
 
 .venv/tests: .venv/lessons tests/requirements.txt
 	@if command -v apt-get >/dev/null; then \
-	  dpkg -s $(DEBIAN_TEST_PACKAGES) >/dev/null 2>&1 || \
-	  { $(ADMIN) $(APT) update -qq && $(ADMIN) $(APT) install -y -qq $(DEBIAN_TEST_PACKAGES) >/dev/null; }; \
+	  dpkg -s $(DEBIAN_TEST_PACKAGES) >/dev/null 2>&1 && \
+	  { command -v chromium || command -v google-chrome; } >/dev/null || \
+	  { $(ADMIN) $(APT) update -qq && $(ADMIN) $(APT) install -y -qq $(DEBIAN_TEST_PACKAGES) \
+	    $$(apt-cache show chromium >/dev/null 2>&1 && echo chromium) >/dev/null; }; \
 	fi
 	$(BIN)/pip install -q --disable-pip-version-check -r tests/requirements.txt
 	$(PYTHON) -m venv .venv-openai

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 import requests
-from conftest import ROOT, STRICT_PYTHON, free_port, lesson_environment, need
+from conftest import ROOT, STRICT_PYTHON, chromium, free_port, lesson_environment
 from PIL import Image
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
@@ -198,7 +197,6 @@ def start_app(tmp_path: Path) -> Iterator[StartApp]:
 @pytest.fixture
 def _playwright() -> Iterator[Playwright]:
     """Playwright, for one test only: while it lives, this thread can run no other event loop."""
-    need("chromium")
     with sync_playwright() as playwright:
         yield playwright
 
@@ -225,7 +223,7 @@ def visit(_playwright: Playwright) -> Iterator[Visit]:
             args += ["--use-fake-device-for-media-stream"]
             args += [f"--use-file-for-fake-audio-capture={says}%noloop"]
         browser = _playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=args, env=dict(os.environ | (env or {}))
+            executable_path=chromium(), args=args, env=dict(os.environ | (env or {}))
         )
         browsers.append(browser)
         page = browser.new_page(viewport={"width": width, "height": 844 if width < 500 else 800})

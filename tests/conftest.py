@@ -27,6 +27,14 @@ def need(*tools: str) -> None:
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
 
 
+def chromium() -> str:
+    """Return the path of Chromium or, where that is no package, as on Ubuntu, of Google Chrome."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if not path:
+        need("chromium")
+    return str(path)
+
+
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 on which nothing listens."""
     with socket.socket() as probe:

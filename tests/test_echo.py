@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import socket
 import sys
 import threading
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from conftest import RunLesson, free_port, need
+from conftest import RunLesson, chromium, free_port
 from playwright.sync_api import sync_playwright
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError
@@ -99,7 +98,6 @@ def test_no_compression_is_agreed_on(server: RunningLesson, port: int) -> None:
 def test_a_web_page_gets_back_exactly_what_it_sent(
     server: RunningLesson, port: int, page_address: str
 ) -> None:
-    need("chromium")
     conversation = """async ([url, texts, binaries]) => {
         const socket = new WebSocket(url);
         socket.binaryType = "arraybuffer";
@@ -124,7 +122,7 @@ def test_a_web_page_gets_back_exactly_what_it_sent(
     binaries = [list(data) for data in BINARIES[:3]]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+            executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"]
         )
         page = browser.new_page()
         page.goto(page_address)

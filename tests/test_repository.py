@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from packaging.requirements import Requirement
 
 LESSONS = sorted(
     path.name for path in ROOT.glob("*.py") if path.read_text().startswith("#!/usr/bin/env -S uv")
@@ -37,6 +38,16 @@ def test_requirements_are_what_the_lessons_need_together() -> None:
     for line in lines:
         if line and not line.startswith("#"):
             assert "# " in line, f"no reason given: {line}"
+
+
+def test_the_image_pins_what_the_service_needs_within_its_bounds() -> None:
+    compose = (ROOT / "compose.yml").read_text()
+    pinned = dict(re.findall(r"\b([\w-]+)==([\w.]+)", compose))
+    assert not re.search(r"image: [^:]+$|:latest", compose, re.M)
+    for line in dependencies("fastapi_example.py"):
+        requirement = Requirement(line)
+        if requirement.name != "pocketsphinx":  # the image has another engine
+            assert pinned[requirement.name] in requirement.specifier, line
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
