@@ -110,7 +110,7 @@ class Compose:
         return bool(self.state()["State"]["Health"]["Status"] == "healthy")
 
     def down(self) -> None:
-        self.run("--profile", "*", "down", "--volumes", "--timeout", "1")
+        self.run("--profile", "*", "down", "--volumes", "--rmi", "local", "--timeout", "1")
 
 
 def crash(container: str) -> None:
