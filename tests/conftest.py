@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,9 @@ STRICT_PYTHON = [sys.executable, "-W", "error::DeprecationWarning"]
 RunLesson = Callable[..., "subprocess.CompletedProcess[str]"]
 pytest_plugins = ["bad_line", "browser", "ear", "microphone", "service", "containers"]
 OpenLesson = Callable[..., "pexpect.spawn[str]"]
+
+# A shell that starts pytest with & makes it deaf to Ctrl-C, and with it all lessons that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def need(*tools: str) -> None:
