@@ -2,12 +2,12 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#     "av>=15.1",
+#     "av>=18",
 #     "fastapi>=0.165",
 #     "faster-whisper>=1.2.1,<2",
 #     "numpy>=2",
 #     "pocketsphinx>=5.1,<6",
-#     "python-multipart>=0.0.20",
+#     "python-multipart>=0.0.31",
 #     "uvicorn>=0.54",
 #     "websockets>=15,<18",
 # ]

@@ -4,7 +4,7 @@
 # dependencies = [
 #     "numpy>=2",
 #     "pyaudio>=0.2.14",
-#     "requests>=2.32",
+#     "requests>=2.33",
 # ]
 # ///
 """Lesson 6: one recording, one transcript, and a check of every step on the way.

@@ -2,10 +2,10 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#     "aiortc>=1.14",
-#     "av>=15.1",
+#     "aiortc>=1.16",
+#     "av>=18",
 #     "numpy>=2",
-#     "streamlit>=1.60",
+#     "streamlit>=1.61",
 #     "streamlit-webrtc>=0.79",
 #     "websockets>=15,<18",
 # ]
