@@ -376,7 +376,9 @@ def find_turns(recording: BinaryIO) -> tuple[list[Turn], float]:
     turns: list[Turn] = []
     seconds = 0.0
     try:
-        with av.open(recording, "r", metadata_errors="ignore") as container:
+        # Some formats are only lists of other files, here or in the network: open none of them.
+        nothing = {"protocol_whitelist": "none"}
+        with av.open(recording, "r", metadata_errors="ignore", options=nothing) as container:
             for frame in container.decode(audio=0):
                 for part in resampler.resample(frame):
                     events = detector.feed(part.to_ndarray()[0])
