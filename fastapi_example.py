@@ -43,6 +43,7 @@ import hmac
 import json
 import math
 import os
+import re
 import secrets
 import socket
 import time
@@ -91,6 +92,7 @@ MAX_SESSIONS = whole_number("MAX_SESSIONS", 64)
 ALLOWED_ORIGINS = os.environ.get(  # web pages that may use the service; programs always may
     "ALLOWED_ORIGINS", f"http://127.0.0.1:{PORT},http://localhost:{PORT}"
 ).split(",")
+ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "localhost").split(",")  # this computer's names
 
 SAMPLE_RATE = 16_000  # Hz, what every speech model here was trained on
 CHUNK = 512  # samples (32 ms), what Silero VAD looks at in one go
@@ -432,11 +434,22 @@ def is_allowed_page(headers: Headers) -> bool:
     return headers.get("origin") in (None, *ALLOWED_ORIGINS)
 
 
+def is_allowed_name(headers: Headers) -> bool:
+    """A page could let a name of its own lead to your computer, and then ask as if it were ours.
+
+    That is DNS rebinding. It needs a name: whoever comes by an address, as 127.0.0.1, is welcome.
+    """
+    name = re.sub(r":\d+$", "", headers.get("host", ""))
+    return bool(re.fullmatch(r"[\d.]+|\[[\da-fA-F:.]+\]", name)) or name.lower() in ALLOWED_HOSTS
+
+
 @app.middleware("http")
 async def guard(request: Request, handle: Callable[[Request], Awaitable[Response]]) -> Response:
     """Refuse what is not allowed before anything of it is read."""
     if not is_allowed_page(request.headers):
         return JSONResponse(error_body("This web page is not among ALLOWED_ORIGINS."), 403)
+    if not is_allowed_name(request.headers):
+        return JSONResponse(error_body("This name is not among ALLOWED_HOSTS."), 403)
     if request.url.path.startswith("/v1/") and not is_right_key(request.headers):
         message = "Wrong or missing key: send API_KEY as a Bearer token."
         return JSONResponse(error_body(message, "invalid_api_key"), 401)
@@ -891,7 +904,7 @@ sessions: set[Session] = set()
 @app.websocket("/v1/realtime")
 async def realtime(websocket: WebSocket) -> None:
     """Serve one client, by the rules of OpenAI's Realtime API for transcription."""
-    if not is_allowed_page(websocket.headers):
+    if not (is_allowed_page(websocket.headers) and is_allowed_name(websocket.headers)):
         await websocket.close()  # before accept() that is HTTP status 403
         return
     await websocket.accept()

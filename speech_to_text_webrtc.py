@@ -678,7 +678,9 @@ def show_state(speech: Speech, is_on: bool) -> None:
 
 def start_streamlit() -> None:
     """Do what `streamlit run speech_to_text_webrtc.py` does, for this computer only."""
-    os.environ.setdefault("STREAMLIT_SERVER_ADDRESS", "127.0.0.1")
+    if os.environ.setdefault("STREAMLIT_SERVER_ADDRESS", "127.0.0.1") == "127.0.0.1":
+        # Nor for pages that let a name of their own lead to it (DNS rebinding).
+        os.environ.setdefault("STREAMLIT_SERVER_ALLOWED_HOSTS", "localhost 127.0.0.1")
     os.environ.setdefault("STREAMLIT_SERVER_SHOW_EMAIL_PROMPT", "false")
     os.environ.setdefault("STREAMLIT_BROWSER_GATHER_USAGE_STATS", "false")
     os.environ.setdefault("STREAMLIT_CLIENT_TOOLBAR_MODE", "viewer")  # no Deploy button

@@ -50,6 +50,7 @@ def lesson_environment(env: dict[str, str] | None = None) -> dict[str, str]:
     """Return the machine's environment without anything that would change a lesson's defaults."""
     settings = {"HOST", "PORT", "API_KEY", "OPENAI_API_KEY", "WEBSOCKET_URL", "SERVICE_URL"}
     settings |= {"LANGUAGE", "TRANSCRIPTION_MODEL", "DEBUG", "TRACE", "ALLOWED_ORIGINS", "CI"}
+    settings |= {"ALLOWED_HOSTS"}
     kept = {
         name: value
         for name, value in os.environ.items()

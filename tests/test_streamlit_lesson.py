@@ -346,7 +346,7 @@ def test_no_microphone_is_explained(start_app: StartApp, visit: Visit) -> None:
 def test_a_page_that_is_neither_https_nor_localhost_is_explained(
     start_app: StartApp, visit: Visit
 ) -> None:
-    app = start_app()
+    app = start_app(STREAMLIT_SERVER_ALLOWED_HOSTS="classroom.test localhost")
     visitor = visit(arguments=("--host-resolver-rules=MAP classroom.test 127.0.0.1",))
     visitor.open(app.url.replace("localhost", "classroom.test"))
     visitor.expect_problem("only to https pages and to localhost", "http://localhost:8501", "ssh")
