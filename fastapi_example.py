@@ -895,6 +895,8 @@ class Session:
             async with asyncio.timeout(5), self.handling:
                 await self.commit()
                 await self.finished.join()
+        with suppress(WebSocketDisconnect, RuntimeError):
+            await self.websocket.close(1012)  # which means that the service restarts
 
 
 PREFIX = "conversation.item.input_audio_transcription"
@@ -929,6 +931,9 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await asyncio.gather(*(session.say_goodbye() for session in sessions))
+        for _ in range(50):  # a second at most, for their goodbyes: to hang up on a client that
+            if self.server_state.connections:  # still speaks would lose what it has not read yet
+                await asyncio.sleep(0.02)
         await super().shutdown(sockets)
 
 
