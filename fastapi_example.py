@@ -968,9 +968,9 @@ def main() -> None:
         ws_per_message_deflate=False,  # audio does not shrink, it only costs time
         timeout_graceful_shutdown=3,
     )
-    with suppress(KeyboardInterrupt):
-        Server(config).run(sockets=[listener])
+    Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(KeyboardInterrupt):  # Ctrl-C is the way to end it, also while it loads a model
+        main()
