@@ -11,13 +11,16 @@ DEBIAN_TEST_PACKAGES := pulseaudio pulseaudio-utils libasound2-plugins flite sox
   xvfb xdotool tmux iproute2
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 8
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
 
 demo: .venv/lessons  ## hear samples/speech.wav, sent as a file and spoken live
 	@sh samples/demo.sh $(BIN)/python
 
 test: .venv/tests  ## run all tests, as CI does
 	$(BIN)/python -m pytest
+
+test-lowest: .venv-lowest/tests  ## the same with the lowest versions in requirements.txt
+	.venv-lowest/bin/python -m pytest
 
 lint: .venv/tests  ## check style and types
 	$(BIN)/ruff check .
@@ -52,4 +55,11 @@ lint: .venv/tests  ## check style and types
 	.venv-openai/bin/pip install -q --disable-pip-version-check "openai[realtime]"
 	@touch $@
 
-.PHONY: help demo test lint
+.venv-lowest/tests: .venv/tests requirements.txt tests/requirements.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install -q --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip compile -q --resolution lowest-direct requirements.txt -o .venv-lowest/lowest.txt
+	.venv-lowest/bin/uv pip install -q --python .venv-lowest -r .venv-lowest/lowest.txt -r tests/requirements.txt
+	@touch $@
+
+.PHONY: help demo test test-lowest lint
