@@ -56,7 +56,7 @@ lint: .venv/tests  ## check style and types
 	@touch $@
 
 .venv-lowest/tests: .venv/tests requirements.txt tests/requirements.txt
-	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) -m venv --clear .venv-lowest
 	.venv-lowest/bin/pip install -q --disable-pip-version-check uv
 	.venv-lowest/bin/uv pip compile -q --resolution lowest-direct requirements.txt -o .venv-lowest/lowest.txt
 	.venv-lowest/bin/uv pip install -q --python .venv-lowest -r .venv-lowest/lowest.txt -r tests/requirements.txt

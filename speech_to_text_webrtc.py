@@ -5,7 +5,7 @@
 #     "aiortc>=1.16",
 #     "av>=18",
 #     "numpy>=2",
-#     "streamlit>=1.61",
+#     "streamlit>=1.66",
 #     "streamlit-webrtc>=0.79",
 #     "websockets>=15,<18",
 # ]
