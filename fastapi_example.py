@@ -2,7 +2,7 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#     "av>=18",
+#     "av>=18,<19",
 #     "fastapi>=0.165",
 #     "faster-whisper>=1.2.1,<2",
 #     "numpy>=2",

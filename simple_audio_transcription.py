@@ -2,7 +2,7 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#     "av>=18",
+#     "av>=18,<19",
 #     "numpy>=2",
 #     "pyaudio>=0.2.14",
 #     "websockets>=15,<18",

@@ -3,7 +3,7 @@
 # requires-python = ">=3.11"
 # dependencies = [
 #     "aiortc>=1.16",
-#     "av>=18",
+#     "av>=18,<19",
 #     "numpy>=2",
 #     "streamlit>=1.66",
 #     "streamlit-webrtc>=0.79",

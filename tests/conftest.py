@@ -102,6 +102,7 @@ def open_lesson() -> Iterator[OpenLesson]:
             env=lesson_environment({"TERM": "xterm"} | (env or {})),
             dimensions=(30, columns),
             encoding="utf-8",
+            codec_errors="replace",
             timeout=20,
         )
         opened.append(terminal)
