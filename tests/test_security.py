@@ -118,6 +118,12 @@ def test_open_to_the_network_without_a_key_the_service_says_so(start_service: St
     assert "Everybody" not in start_service(HOST="0.0.0.0", API_KEY=KEY).output
 
 
+def test_streamlit_run_too_opens_the_page_for_this_computer_only(start_app: StartApp) -> None:
+    app = start_app(with_streamlit=True)
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.2", app.port), timeout=5)
+
+
 def test_the_container_is_reached_from_this_computer_only_and_may_do_little() -> None:
     compose = (ROOT / "compose.yml").read_text()
     published = re.findall(r"^ +- (\S+):\d+$", compose, re.MULTILINE)
