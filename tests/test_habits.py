@@ -86,7 +86,9 @@ def everywhere(open_lesson: OpenLesson, tmp_path: Path) -> Everywhere:
             place = tmp_path / folder / str(len(trials))
             place.mkdir(parents=True)
             ends = "\r\n" if surroundings.get("PYTHONIOENCODING") == "cp1252" else "\n"
-            (place / name).write_text((ROOT / name).read_text(), newline=ends)
+            (place / name).write_text(
+                (ROOT / name).read_text(encoding="utf-8"), encoding="utf-8", newline=ends
+            )
             write_wav(place / recording, np.append(spoken("hello world"), silence(0.5)))
             words = [recording if word == "RECORDING" else word for word in arguments]
             settings = (env or {}) | ({port: str(free_port())} if port else {})
@@ -194,7 +196,7 @@ ONLY_POSIX = {  # names of modules and attributes that Windows lacks
 
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_no_lesson_asks_for_what_windows_lacks(lesson: str) -> None:
-    tree = ast.parse((ROOT / lesson).read_text())
+    tree = ast.parse((ROOT / lesson).read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         match node:
             case ast.Attribute(attr=name) | ast.Name(id=name) | ast.alias(name=name):
