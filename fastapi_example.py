@@ -696,6 +696,7 @@ class Session:
                     await self.handle(event)
             except ClientError as error:
                 await self.send_error(error, event.get("event_id"))
+            await asyncio.sleep(0)  # even where thousands of events wait, all others get a turn
 
     async def handle(self, event: dict[str, Any]) -> None:
         match event["type"]:
