@@ -669,7 +669,8 @@ class Session:
 
     async def send_error(self, error: ClientError, event_id: object = None) -> None:
         body = error_body(str(error), error.code, error.param)["error"]
-        await self.send("error", error={**body, "event_id": event_id})
+        known_id = event_id if isinstance(event_id, str) else None  # JSON could be anything
+        await self.send("error", error={**body, "event_id": known_id})
 
     async def refuse(self, close_code: int, code: str, message: str) -> None:
         """Say why, then close: a close frame alone has little room for reasons."""
