@@ -787,6 +787,7 @@ class Session:
         """Forget what was not committed."""
         self.buffered_ms = 0
         self.detector.turn, self.detector.padding = None, []
+        self.early = None  # or it would become the text of the next turn
         if self.item:
             self.item.is_cleared = True
             self.item = None
