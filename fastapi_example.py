@@ -107,6 +107,7 @@ MAX_WAITING = 8  # turns of one session that may wait for their text; then its c
 MAX_APPEND = 15 * 2**20  # characters of base64 in one event, OpenAI's limit
 MAX_BODY = 25 * 2**20 + 10_000  # bytes: a file of 25 MB, OpenAI's limit, and its form
 MAX_UPLOAD_S = 3600  # a tiny file can unpack to days of silence
+FORMATS = "aac,aiff,amr,asf,avi,caf,flac,matroska,mov,mp3,mpeg,ogg,w64,wav"  # FFmpeg's names
 MAX_SESSION_S = 3600  # OpenAI ends a session after 60 minutes, and so do we
 MAX_IDLE_S = 300  # a client that sends nothing at all for so long has gone
 MAX_SEND_S = 20  # and so has one that does not read what we send
@@ -370,7 +371,7 @@ def new_resampler() -> av.AudioResampler:
 
 
 def find_turns(recording: BinaryIO) -> tuple[list[Turn], float]:
-    """Return the turns in a recording of any format, and its length in seconds.
+    """Return the turns in a recording of any common format, and its length in seconds.
 
     Raises ValueError, with a sentence for the user, if it holds no audio or too much.
     """
@@ -378,9 +379,9 @@ def find_turns(recording: BinaryIO) -> tuple[list[Turn], float]:
     turns: list[Turn] = []
     seconds = 0.0
     try:
-        # Some formats are only lists of other files, here or in the network: open none of them.
-        nothing = {"protocol_whitelist": "none"}
-        with av.open(recording, "r", metadata_errors="ignore", options=nothing) as container:
+        # FFmpeg knows hundreds of formats more. Some are only lists of files or addresses to fetch.
+        options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
+        with av.open(recording, "r", options=options, metadata_errors="ignore") as container:
             for frame in container.decode(audio=0):
                 for part in resampler.resample(frame):
                     events = detector.feed(part.to_ndarray()[0])
