@@ -399,7 +399,21 @@ def find_turns(recording: BinaryIO) -> tuple[list[Turn], float]:
 
 # -------------------------------------------------------------------------------------- HTTP
 
-app = FastAPI(title="Speech to text")
+
+class ErrorFacts(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """An error as OpenAI tells it. The page at /docs shows it from here."""
+
+    error: ErrorFacts
+
+
+app = FastAPI(title="Speech to text", responses={"4XX": {"model": ErrorBody}})
 transcriber: Transcriber  # main() makes it
 TOO_LARGE = "The file is larger than 25 MB. Send it in parts."
 uploads = asyncio.Semaphore(4)  # at the same time; more would only take memory
@@ -414,7 +428,7 @@ def error_body(message: str, code: str | None = None, param: str | None = None) 
 @app.exception_handler(AnyHTTPException)
 async def show_http_error(request: Request, error: AnyHTTPException) -> JSONResponse:
     message = TOO_LARGE if error.status_code == 413 else str(error.detail)
-    return JSONResponse(error_body(message), error.status_code)
+    return JSONResponse(error_body(message), error.status_code, error.headers)
 
 
 @app.exception_handler(RequestValidationError)
@@ -476,7 +490,10 @@ async def models() -> dict[str, Any]:
     return {"object": "list", "data": [model]}
 
 
-@app.post("/v1/audio/transcriptions", max_body_size=MAX_BODY)
+TEXT_OR_JSON: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {}}}}
+
+
+@app.post("/v1/audio/transcriptions", max_body_size=MAX_BODY, responses=TEXT_OR_JSON)
 async def transcriptions(
     file: UploadFile,
     model: Annotated[str, Form(description="any name: there is one model")] = "",
