@@ -41,6 +41,7 @@ import asyncio
 import base64
 import hmac
 import json
+import logging
 import math
 import os
 import re
@@ -70,6 +71,9 @@ from fastapi.websockets import WebSocketDisconnect
 from pydantic import BaseModel, Field, ValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException as AnyHTTPException
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 # ---------------------------------------------------------------------------------- settings
 
@@ -111,6 +115,9 @@ FORMATS = "aac,aiff,amr,asf,avi,caf,flac,matroska,mov,mp3,mpeg,ogg,w64,wav"  # F
 MAX_SESSION_S = 3600  # OpenAI ends a session after 60 minutes, and so do we
 MAX_IDLE_S = 300  # a client that sends nothing at all for so long has gone
 MAX_SEND_S = 20  # and so has one that does not read what we send
+MAX_REQUEST_S = 60  # for a whole request, a file included
+MAX_CONNECTIONS = MAX_SESSIONS + 64  # with those that have not asked for anything yet
+MAX_FRAGMENTS = 10_000  # frames of which one message may be made: each of them costs memory
 MAX_ENGINE_S = 60  # an engine that gives no answer for so long will not give one any more
 
 # ------------------------------------------------------------------------------------ engine
@@ -947,8 +954,54 @@ async def realtime(websocket: WebSocket) -> None:
 # -------------------------------------------------------------------------------------- main
 
 
+class HttpConnection(H11Protocol):
+    """Uvicorn's side of a connection, but there cannot be ever more of them."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            self.send_400_response("There are too many connections.")
+
+
+class WebSocketConnection(WebSocketsSansIOProtocol):
+    """Uvicorn's side of a WebSocket, less two ways in which a client could fill the memory."""
+
+    def handle_ping(self) -> None:
+        if self.writable.is_set():
+            super().handle_ping()
+        else:  # it does not read our answers, so forget this one
+            self.conn.data_to_send()
+
+    def handle_cont(self, event: Frame) -> None:
+        if len(self.frames) < MAX_FRAGMENTS:
+            super().handle_cont(event)
+        elif not self.close_sent:
+            self.conn.fail(1009, f"A message has {MAX_FRAGMENTS} frames at most.")
+            self.handle_parser_exception()
+
+
+def is_clients_turn(connection: asyncio.Protocol) -> bool:
+    """Tell whether nothing can happen before the client sends or reads something."""
+    if isinstance(connection, WebSocketConnection):  # an open one has the limits of its session
+        return connection.transport.is_closing() or not connection.handshake_complete
+    request = connection.cycle if isinstance(connection, HttpConnection) else None
+    return request is None or request.more_body or request.response_started
+
+
 class Server(uvicorn.Server):
-    """Uvicorn, but before it closes the connections everybody gets their last words."""
+    """Uvicorn, but who blocks a connection has to go, and at the end all get their last words."""
+
+    waiting: frozenset[tuple[Any, Any]] = frozenset()  # connections, each with its last request
+
+    async def on_tick(self, counter: int) -> bool:
+        """Drop who is where it was at the last look. Uvicorn calls this every 0.1 s."""
+        if counter % (10 * MAX_REQUEST_S) == 0:
+            slow = filter(is_clients_turn, self.server_state.connections)
+            waiting = frozenset((one, getattr(one, "cycle", None)) for one in slow)
+            for connection, _ in waiting & self.waiting:
+                connection.transport.abort()
+            self.waiting = waiting
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await asyncio.gather(*(session.say_goodbye() for session in sessions))
@@ -956,6 +1009,11 @@ class Server(uvicorn.Server):
             if self.server_state.connections:  # still speaks would lose what it has not read yet
                 await asyncio.sleep(0.02)
         await super().shutdown(sockets)
+
+
+def is_our_mistake(record: logging.LogRecord) -> bool:
+    """Keep a client's broken text out of the log, where uvicorn would explain it at length."""
+    return "Invalid UTF-8" not in record.getMessage()
 
 
 def main() -> None:
@@ -985,10 +1043,14 @@ def main() -> None:
     transcriber = Transcriber(engine)
     config = uvicorn.Config(
         app,
+        http=HttpConnection,
+        ws=WebSocketConnection,
+        backlog=MAX_CONNECTIONS,  # asyncio takes in so many at once, before we can count them
         log_level="warning",
         ws_per_message_deflate=False,  # audio does not shrink, it only costs time
         timeout_graceful_shutdown=3,
     )
+    logging.getLogger("uvicorn.error").addFilter(is_our_mistake)
     Server(config).run(sockets=[listener])
 
 
