@@ -29,6 +29,9 @@ lint: .venv/tests  ## check style and types
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet .github
 
+soak: .venv/tests  ## let sixteen people speak for half an hour: does the service stay level?
+	$(BIN)/python tests/soak.py
+
 # ------------------------------------------------------------------------------------ set-up
 
 .venv/lessons: requirements.txt
@@ -62,4 +65,4 @@ lint: .venv/tests  ## check style and types
 	.venv-lowest/bin/uv pip install -q --python .venv-lowest -r .venv-lowest/lowest.txt -r tests/requirements.txt
 	@touch $@
 
-.PHONY: help demo test test-lowest lint
+.PHONY: help demo test test-lowest lint soak
