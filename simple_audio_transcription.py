@@ -57,6 +57,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import av
 import numpy as np
@@ -326,16 +327,20 @@ async def configure(websocket: ClientConnection) -> bool:
 async def send_audio(websocket: ClientConnection, speech: Speech, talk: Conversation) -> None:
     """Send all that is spoken, then ask for the text of what is left."""
     quiet_ms = 0
-    while pcm := await speech.read(talk.sent):
-        await send(websocket, "input_audio_buffer.append", audio=base64.b64encode(pcm).decode())
+    pcm = await speech.read(talk.sent)
+    while pcm:
+        audio = base64.b64encode(pcm).decode()
+        await send(websocket, "input_audio_buffer.append", audio=audio)
         if loudness(pcm) < QUIET:
             quiet_ms += len(pcm) // BYTES_PER_MS
         else:
             quiet_ms = 0
-            talk.voice_at = talk.sent if talk.voice_at is None else talk.voice_at
+            if talk.voice_at is None and not talk.has_vad:
+                talk.voice_at = talk.sent
         talk.sent += len(pcm)
-        if not talk.has_vad and talk.voice_at is not None and quiet_ms >= SILENCE_MS:
+        if talk.voice_at is not None and quiet_ms >= SILENCE_MS:
             await commit(websocket, talk)
+        pcm = await speech.read(talk.sent)
     await commit(websocket, talk)
     # Now there is nothing left to commit, so the next one is refused. As events are answered in
     # order, its refusal tells that the service has heard everything before it.
@@ -357,31 +362,38 @@ async def receive_text(websocket: ClientConnection, speech: Speech, talk: Conver
     """Write what the service understands, until it has understood everything."""
     async for message in websocket:
         event = json.loads(message)
-        item_id = event.get("item_id")
-        turn = talk.turns.get(item_id) or Turn(talk.voice_at or talk.sent)
-        if item_id:
-            talk.turns[item_id] = turn
-        match event["type"]:
-            case "input_audio_buffer.speech_started":
-                turn.start = talk.zero + event["audio_start_ms"] * BYTES_PER_MS
-            case "input_audio_buffer.speech_stopped":
-                turn.end = talk.zero + event["audio_end_ms"] * BYTES_PER_MS
-            case "input_audio_buffer.committed" if not turn.end and talk.commits:
-                turn.start, turn.end = talk.commits.popleft()
-            case "conversation.item.input_audio_transcription.delta":
-                turn.partial += event["delta"]
-            case "conversation.item.input_audio_transcription.completed":
-                turn.text = event["transcript"].strip()
-            case "conversation.item.input_audio_transcription.failed":
-                turn.text = f"(no text: {event['error']['message']})"
-            case "error" if event["error"].get("event_id") == "the-end":
+        if "item_id" in event:
+            update_turn(event, talk)
+            write_finished_turns(speech, talk)
+        elif event["type"] == "error":
+            error = event["error"]
+            if error.get("event_id") == "the-end":
                 talk.is_complete = True
-            case "error" if event["error"].get("code") != "input_audio_buffer_commit_empty":
-                write_line(f"The service says: {event['error']['message']}")
-        write_finished_turns(speech, talk)
+            elif error.get("code") != "input_audio_buffer_commit_empty":
+                write_line(f"The service says: {error['message']}")
         if talk.is_complete and not talk.turns:
             return
     raise ConnectionResetError("the service closed the connection")
+
+
+def update_turn(event: dict[str, Any], talk: Conversation) -> None:
+    """Note what the service tells about a turn."""
+    turn = talk.turns.setdefault(event["item_id"], Turn(talk.sent))
+    match event["type"]:
+        case "input_audio_buffer.speech_started":
+            turn.start = talk.zero + event["audio_start_ms"] * BYTES_PER_MS
+        case "input_audio_buffer.speech_stopped":
+            turn.end = talk.zero + event["audio_end_ms"] * BYTES_PER_MS
+        case "input_audio_buffer.committed":
+            if talk.commits and not turn.end:  # it was our commit that ended the turn
+                start, turn.end = talk.commits.popleft()
+                turn.start = min(turn.start, start)
+        case "conversation.item.input_audio_transcription.delta":
+            turn.partial += event["delta"]
+        case "conversation.item.input_audio_transcription.completed":
+            turn.text = event["transcript"].strip()
+        case "conversation.item.input_audio_transcription.failed":
+            turn.text = f"(no text: {event['error']['message']})"
 
 
 def write_finished_turns(speech: Speech, talk: Conversation) -> None:

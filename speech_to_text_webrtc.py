@@ -49,7 +49,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from html import escape
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import av
 import numpy as np
@@ -165,7 +165,7 @@ class Speech:
         self.service = service
         self.phrases = phrases  # goes on over many STARTs
         self.offset = offset  # seconds that the microphone was on before
-        self.bytes_per_s = 2 * service.rate
+        self.bytes_per_ms = 2 * service.rate // 1000
         self.audio = bytearray()
         self.start = 0  # position of the first byte of audio
         self.level = 0.0  # of the loudest sample lately; 1 is as loud as it gets
@@ -181,9 +181,9 @@ class Speech:
     def end(self) -> int:
         return self.start + len(self.audio)
 
-    @property
-    def seconds(self) -> float:
-        return self.offset + self.end / self.bytes_per_s
+    def seconds_at(self, position: int) -> float:
+        """Return a position as seconds since the first START."""
+        return self.offset + position / self.bytes_per_ms / 1000
 
     @property
     def is_busy(self) -> bool:
@@ -197,7 +197,7 @@ class Speech:
         self.level = max(loud, 0.9 * self.level)  # falls slowly, for the eye
         if loud > QUIET:
             self.heard_at = self.end
-        too_much = len(self.audio) - KEEP_S * self.bytes_per_s
+        too_much = len(self.audio) - KEEP_S * 1000 * self.bytes_per_ms
         if too_much > 0 and not self.talk and self.heard_at > self.start:  # not only silence
             self.lost += too_much
         self.forget(self.start + too_much)
@@ -220,7 +220,7 @@ class Speech:
             self.news.clear()
             await self.news.wait()
         begin = position - self.start
-        return bytes(self.audio[begin : begin + self.bytes_per_s // 10])
+        return bytes(self.audio[begin : begin + 100 * self.bytes_per_ms])
 
 
 def loudness(pcm: bytes) -> float:
@@ -296,7 +296,8 @@ class Conversation:
 
     @property
     def is_speaking(self) -> bool:
-        return self.voice_at is not None or any(not turn.end for turn in self.turns.values())
+        # list(): the page asks, and meanwhile the event loop may have news of another turn.
+        return self.voice_at is not None or any(not turn.end for turn in list(self.turns.values()))
 
 
 class RefusedError(Exception):
@@ -345,16 +346,21 @@ async def configure(websocket: ClientConnection, service: Service) -> bool:
 
 async def send_audio(websocket: ClientConnection, speech: Speech, talk: Conversation) -> None:
     """Send all that is spoken, then ask for the text of what is left."""
-    quiet = 0  # bytes
-    while pcm := await speech.read(talk.sent):
-        await send(websocket, "input_audio_buffer.append", audio=base64.b64encode(pcm).decode())
-        if not talk.has_vad:
-            quiet = quiet + len(pcm) if loudness(pcm) < QUIET else 0
-            if talk.voice_at is None and not quiet:
+    quiet_ms = 0
+    pcm = await speech.read(talk.sent)
+    while pcm:
+        audio = base64.b64encode(pcm).decode()
+        await send(websocket, "input_audio_buffer.append", audio=audio)
+        if loudness(pcm) < QUIET:
+            quiet_ms += len(pcm) // speech.bytes_per_ms
+        else:
+            quiet_ms = 0
+            if talk.voice_at is None and not talk.has_vad:
                 talk.voice_at = talk.sent
         talk.sent += len(pcm)
-        if talk.voice_at is not None and quiet >= SILENCE_MS * speech.bytes_per_s // 1000:
+        if talk.voice_at is not None and quiet_ms >= SILENCE_MS:
             await commit(websocket, talk)
+        pcm = await speech.read(talk.sent)
     await commit(websocket, talk)
     # Now there is nothing left to commit, so the next one is refused. As events are answered in
     # order, its refusal tells that the service has heard everything before it.
@@ -375,31 +381,38 @@ async def receive_text(websocket: ClientConnection, speech: Speech, talk: Conver
     """Write what the service understands, until it has understood everything."""
     async for message in websocket:
         event = json.loads(message)
-        item_id = event.get("item_id", "")
-        turn = talk.turns.get(item_id) or Turn(talk.voice_at or talk.sent)
-        if item_id:
-            talk.turns = talk.turns | {item_id: turn}  # a new one: the page may read the old one
-        match event["type"]:
-            case "input_audio_buffer.speech_started":
-                turn.start = talk.zero + event["audio_start_ms"] * speech.bytes_per_s // 1000
-            case "input_audio_buffer.speech_stopped":
-                turn.end = talk.zero + event["audio_end_ms"] * speech.bytes_per_s // 1000
-            case "input_audio_buffer.committed" if not turn.end and talk.commits:
-                turn.start, turn.end = talk.commits.popleft()
-            case "conversation.item.input_audio_transcription.delta":
-                turn.partial += event["delta"]
-            case "conversation.item.input_audio_transcription.completed":
-                turn.text = event["transcript"].strip()
-            case "conversation.item.input_audio_transcription.failed":
-                turn.text = f"(no text: {event['error']['message']})"
-            case "error" if event["error"].get("event_id") == "the-end":
+        if "item_id" in event:
+            update_turn(event, speech, talk)
+            write_finished_turns(speech, talk)
+        elif event["type"] == "error":
+            error = event["error"]
+            if error.get("event_id") == "the-end":
                 talk.is_complete = True
-            case "error" if event["error"].get("code") != "input_audio_buffer_commit_empty":
-                speech.problem = f"The service says: {event['error']['message']}"
-        write_finished_turns(speech, talk)
+            elif error.get("code") != "input_audio_buffer_commit_empty":
+                speech.problem = f"The service says: {error['message']}"
         if talk.is_complete and not talk.turns:
             return
     raise ConnectionResetError("the service closed the connection")
+
+
+def update_turn(event: dict[str, Any], speech: Speech, talk: Conversation) -> None:
+    """Note what the service tells about a turn."""
+    turn = talk.turns.setdefault(event["item_id"], Turn(talk.sent))
+    match event["type"]:
+        case "input_audio_buffer.speech_started":
+            turn.start = talk.zero + event["audio_start_ms"] * speech.bytes_per_ms
+        case "input_audio_buffer.speech_stopped":
+            turn.end = talk.zero + event["audio_end_ms"] * speech.bytes_per_ms
+        case "input_audio_buffer.committed":
+            if talk.commits and not turn.end:  # it was our commit that ended the turn
+                start, turn.end = talk.commits.popleft()
+                turn.start = min(turn.start, start)
+        case "conversation.item.input_audio_transcription.delta":
+            turn.partial += event["delta"]
+        case "conversation.item.input_audio_transcription.completed":
+            turn.text = event["transcript"].strip()
+        case "conversation.item.input_audio_transcription.failed":
+            turn.text = f"(no text: {event['error']['message']})"
 
 
 def write_finished_turns(speech: Speech, talk: Conversation) -> None:
@@ -408,11 +421,11 @@ def write_finished_turns(speech: Speech, talk: Conversation) -> None:
         if turn.text is None:
             break
         if turn.text:
-            start, end = (position / speech.bytes_per_s for position in (turn.start, turn.end))
-            phrase = Phrase(speech.offset + start, speech.offset + end, turn.text)
+            start, end = speech.seconds_at(turn.start), speech.seconds_at(turn.end)
+            phrase = Phrase(start, end, turn.text)
             insort(speech.phrases, phrase, key=lambda phrase: phrase.start)
         speech.forget(turn.end)
-        talk.turns = {key: other for key, other in talk.turns.items() if key != item_id}
+        del talk.turns[item_id]
 
 
 async def transcribe(speech: Speech) -> None:
@@ -553,7 +566,7 @@ def show_page() -> None:
     is_on = bool(microphone and (microphone.state.playing or microphone.state.signalling))
     service = choose_service(is_on)
     if "speech" not in state or (is_on and not state.was_on):  # START
-        offset = state.speech.seconds if "speech" in state else 0
+        offset = state.speech.seconds_at(state.speech.end) if "speech" in state else 0
         state.speech = Speech(service, state.setdefault("phrases", []), offset)
         state.started_at = time.monotonic()
     state.was_on = is_on
@@ -619,7 +632,9 @@ def show_speech(is_on: bool, is_live: bool) -> None:
     if is_live and not is_on and not speech.is_busy:
         st.rerun()  # the last words are written: draw the whole page once more, and rest
     show_state(speech, is_on)
-    partial = " ".join(turn.partial for turn in speech.talk.turns.values()) if speech.talk else ""
+    talk = speech.talk  # once: the event loop may lose the service while we draw
+    turns = list(talk.turns.values()) if talk else []
+    partial = " ".join(turn.partial for turn in turns)
     last = speech.phrases[-1].text if speech.phrases else "Your words will stand here."
     kind = "spoken" if partial else "quiet"
     st.html(f'<div class="live {kind}">{escape(partial or last)}</div>')
@@ -647,19 +662,19 @@ def phrase_as_html(phrase: Phrase) -> str:
 def show_state(speech: Speech, is_on: bool) -> None:
     """Draw the badges and the level meter, and say what is wrong if something is."""
     is_hearing = is_on and speech.end > 0
-    is_speaking = bool(speech.talk and speech.talk.is_speaking)
+    talk = speech.talk  # once: the event loop may lose the service while we draw
     with st.container(horizontal=True):
         if is_hearing:
             st.badge("microphone on", icon=":material/mic:", color="green")
         else:
             st.badge("microphone off", icon=":material/mic_off:", color="gray")
-        if speech.talk:
+        if talk:
             st.badge("service on", icon=":material/cloud_done:", color="green")
         elif speech.problem or speech.is_busy:
             st.badge("service away", icon=":material/cloud_off:", color="red")
         else:
             st.badge("service off", icon=":material/cloud:", color="gray")
-        if is_speaking:
+        if talk and talk.is_speaking:
             st.badge("speaking", icon=":material/graphic_eq:", color="violet")
         else:
             st.badge("quiet", icon=":material/graphic_eq:", color="gray")
@@ -669,10 +684,10 @@ def show_state(speech: Speech, is_on: bool) -> None:
         st.error(speech.problem, icon=":material/cloud_off:")
     if is_on and not speech.end and time.monotonic() - st.session_state.started_at > PATIENCE_S:
         st.warning(NO_SOUND_ARRIVES)
-    elif is_on and not speech.heard_at and speech.end > PATIENCE_S * speech.bytes_per_s:
+    elif is_on and not speech.heard_at and speech.end > PATIENCE_S * 1000 * speech.bytes_per_ms:
         st.warning(SILENT_MICROPHONE, icon=":material/mic_off:")
     if speech.lost:
-        seconds = speech.lost / speech.bytes_per_s
+        seconds = speech.lost / speech.bytes_per_ms / 1000
         st.warning(f"{seconds:.0f} s of sound were lost: the service was away for too long.")
 
 
