@@ -35,8 +35,8 @@ You should see
     5 phrases, 13 words, 0:11 of audio.
 
 Try next
-    In write_line(), print text.upper(). Then translate it, or draw it: one line is the
-    place where spoken words enter your own work.
+    In write_finished_turns(), write turn.text.upper(). Then translate it, or draw it: one
+    line is the place where spoken words enter your own work.
 """
 
 import argparse
@@ -231,8 +231,10 @@ def clock(position: int) -> str:
 
 def write_line(text: str) -> None:
     """Print a line in place of the one that keeps changing."""
-    width = shutil.get_terminal_size().columns - 1
-    print("\r" + " " * width + "\r" + text if sys.stdout.isatty() else text, flush=True)
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns - 1
+        print("\r" + " " * width + "\r", end="")
+    print(text, flush=True)
 
 
 async def watch(speech: Speech, is_live: bool) -> None:
@@ -446,20 +448,22 @@ async def transcribe(speech: Speech, arguments: argparse.Namespace) -> None:
         pause_s = min(5, 2 * pause_s)
 
 
+CORRECT_URL = "Is WEBSOCKET_URL right, to the end? It ends in /v1/realtime?intent=transcription."
+
+
 def explain(error: Exception) -> str:
     """Return what is the matter with the service, and what to do about it."""
-    match error:
-        case RefusedError():
-            return f"The service refuses: {error}\nA key belongs into API_KEY or OPENAI_API_KEY."
-        case json.JSONDecodeError() | KeyError() | TimeoutError():
-            return f"What answers at {URL} is no transcription service ({error!r})."
-        case InvalidURI() | ValueError():
-            return f"{URL} is no WebSocket address: those begin with ws:// or wss://."
-        case InvalidStatus():
-            status = error.response.status_code
-            return f"{URL} answers with HTTP status {status}. Is WEBSOCKET_URL right, to the end?"
-        case WebSocketException():
-            return f"What answers at {URL} is no WebSocket server ({error!r})."
+    if isinstance(error, RefusedError):
+        return f"The service refuses: {error}\nA key belongs into API_KEY or OPENAI_API_KEY."
+    if isinstance(error, json.JSONDecodeError | KeyError | TimeoutError):
+        return f"What answers at {URL} is no transcription service ({error!r}). {CORRECT_URL}"
+    if isinstance(error, InvalidURI | ValueError):
+        return f"{URL} is no WebSocket address: those begin with ws:// or wss://. {CORRECT_URL}"
+    if isinstance(error, InvalidStatus):
+        status = error.response.status_code
+        return f"{URL} answers with HTTP status {status}. {CORRECT_URL}"
+    if isinstance(error, WebSocketException):
+        return f"What answers at {URL} is no WebSocket server ({error!r}). {CORRECT_URL}"
     for port in (10300, 8000):  # Docker's and fastapi_example.py's
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             setting = f'WEBSOCKET_URL="ws://127.0.0.1:{port}/v1/realtime?intent=transcription"'
@@ -502,9 +506,13 @@ def find_microphones() -> dict[int, str]:
     """Return the number and the name of each microphone."""
     with silent_stderr():
         audio = import_pyaudio().PyAudio()
-    devices = [audio.get_device_info_by_index(i) for i in range(audio.get_device_count())]
+    microphones = {}
+    for number in range(audio.get_device_count()):
+        device = audio.get_device_info_by_index(number)
+        if device["maxInputChannels"] > 0:
+            microphones[number] = str(device["name"])
     audio.terminate()
-    return {int(d["index"]): str(d["name"]) for d in devices if int(d["maxInputChannels"]) > 0}
+    return microphones
 
 
 def ask(question: str, default: str, is_possible: Callable[[str], bool]) -> str:

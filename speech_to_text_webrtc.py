@@ -470,28 +470,27 @@ async def explain(error: Exception, service: Service) -> str:
     """Return what is the matter with the service, and what to do about it."""
     url = f"`{service.url}`"
     again = "Press STOP, correct it on the left, and START again."
-    match error:
-        case RefusedError(code="invalid_api_key"):
-            return (
-                f"The service refuses the key: {error} Press STOP, type the right one on the left, "
-                "START again. Or set `API_KEY` (for OpenAI `OPENAI_API_KEY`) in the terminal "
-                "before you start this program."
-            )
-        case RefusedError():
-            return f"The service refuses: {error} {again}"
-        case InvalidURI():
-            return f"{url} is no WebSocket address. Those begin with `ws://` or `wss://`. {again}"
-        case InvalidStatus(response=response):
-            return (
-                f"{url} answers with HTTP status {response.status_code}. The address of a "
-                f"service ends in `/v1/realtime?intent=transcription`. {again}"
-            )
-        case ConnectionResetError() | ConnectionClosed():
-            return f"The connection to {url} has broken. {KEPT}"
-        case OSError() if not isinstance(error, TimeoutError):
-            pass
-        case _:
-            return f"What answers at {url} is no transcription service ({error!r}). {KEPT}"
+    if isinstance(error, RefusedError) and error.code == "invalid_api_key":
+        return (
+            f"The service refuses the key: {error} Press STOP, type the right one on the left, "
+            "START again. Or set `API_KEY` (for OpenAI `OPENAI_API_KEY`) in the terminal "
+            "before you start this program."
+        )
+    if isinstance(error, RefusedError):
+        return f"The service refuses: {error} {again}"
+    if isinstance(error, json.JSONDecodeError | KeyError | TimeoutError):
+        return f"What answers at {url} is no transcription service ({error!r}). {KEPT}"
+    if isinstance(error, InvalidURI | ValueError):
+        return f"{url} is no WebSocket address: those begin with `ws://` or `wss://`. {again}"
+    if isinstance(error, InvalidStatus):
+        return (
+            f"{url} answers with HTTP status {error.response.status_code}. The address of a "
+            f"service ends in `/v1/realtime?intent=transcription`. {again}"
+        )
+    if isinstance(error, ConnectionResetError | ConnectionClosed):
+        return f"The connection to {url} has broken. {KEPT}"
+    if isinstance(error, WebSocketException):
+        return f"What answers at {url} is no WebSocket server ({error!r}). {KEPT}"
     for port, (name, _) in LOCAL_SERVICES.items():
         with suppress(OSError):
             _, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), 1)
@@ -607,7 +606,11 @@ def choose_service(is_locked: bool) -> Service:
         if name == "Another":
             url = st.text_input("Address", url, placeholder="ws://…", disabled=is_locked)
         # The program's own key goes to the program's own addresses only, wherever visitors go.
-        own_key = "" if url not in SERVERS.values() else OPENAI_KEY if name == "OpenAI" else API_KEY
+        own_key = ""
+        if name == "OpenAI":
+            own_key = OPENAI_KEY
+        elif url in SERVERS.values():
+            own_key = API_KEY
         key = st.text_input(
             "Key, if the service wants one",
             type="password",

@@ -343,9 +343,10 @@ def test_try_next_makes_the_words_your_own(
     service: Service, run_lesson: RunLesson, tmp_path: Path
 ) -> None:
     text = (ROOT / LESSON).read_text()
-    old = "+ text if sys.stdout.isatty() else text, flush=True)"
+    assert "In write_finished_turns(), write turn.text.upper()." in text
+    old = "] {turn.text}"
     assert text.count(old) == 1
     copy = tmp_path / LESSON
-    copy.write_text(text.replace(old, old.replace("text", "text.upper()")))
+    copy.write_text(text.replace(old, "] {turn.text.upper()}"))
     ended = run_lesson(str(copy), "--file", SAMPLE, env={"WEBSOCKET_URL": service.url})
     assert lines(ended.stdout) == [phrase.upper() for phrase in PHRASES]
