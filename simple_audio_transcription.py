@@ -53,7 +53,7 @@ import time
 import wave
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -183,7 +183,7 @@ def microphone(number: int | None, speech: Speech) -> Iterator[str]:
         speech.add(frame)
 
     def callback(pcm: bytes, count: int, times: object, status: int) -> tuple[None, int]:
-        """Hand a chunk over. PyAudio calls this in a thread of its own: it must not wait, and
+        """Hand a chunk over. PyAudio calls this in a thread of its own, so it must not wait.
 
         call_soon_threadsafe is the one thing of an event loop that another thread may touch.
         """
@@ -428,7 +428,8 @@ async def transcribe(speech: Speech, arguments: argparse.Namespace) -> None:
                 talk = Conversation(speech.start, speech.start, await configure(websocket))
                 if listening:
                     write_line("The service is back. It now gets what it has missed.")
-                listening = listening or asyncio.create_task(listen(speech, arguments))
+                else:
+                    listening = asyncio.create_task(listen(speech, arguments))
                 lost_at, pause_s = 0.0, 0.5
                 sending = asyncio.create_task(send_audio(websocket, speech, talk))
                 try:
@@ -555,15 +556,17 @@ async def run(arguments: argparse.Namespace) -> None:
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     watching = asyncio.create_task(watch(speech, is_live=not arguments.file))
-    with wave.open(str(arguments.save), "wb") if arguments.save else nullcontext() as speech.copy:
+    if arguments.save:
+        speech.copy = wave.open(str(arguments.save), "wb")  # noqa: SIM115 (closed below)
+        speech.copy.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+    try:
+        await transcribe(speech, arguments)
+    finally:
+        watching.cancel()
         if speech.copy:
-            speech.copy.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
-        try:
-            await transcribe(speech, arguments)
-        finally:
-            watching.cancel()
-            count, words = len(speech.phrases), len(" ".join(speech.phrases).split())
-            write_line(f"{count} phrases, {words} words, {clock(speech.end)} of audio.")
+            speech.copy.close()
+        count, words = len(speech.phrases), len(" ".join(speech.phrases).split())
+        write_line(f"{count} phrases, {words} words, {clock(speech.end)} of audio.")
     if speech.problem:
         raise SystemExit(speech.problem)
 
