@@ -65,6 +65,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 
 URL = os.environ.get("WEBSOCKET_URL", "ws://127.0.0.1:10300/v1/realtime?intent=transcription")
+IS_LOCAL = URL.startswith(("ws://127.0.0.1:", "ws://localhost:"))
 API_KEY = os.environ.get("API_KEY") or os.environ.get("OPENAI_API_KEY", "")
 MODEL = os.environ.get("TRANSCRIPTION_MODEL", "gpt-live-transcribe")  # at home there is only one
 LANGUAGE = os.environ.get("LANGUAGE", "en")  # two letters; empty: the service finds out
@@ -424,6 +425,8 @@ async def transcribe(speech: Speech, arguments: argparse.Namespace) -> None:
                 compression=None,
                 ping_interval=PING_S,
                 ping_timeout=PING_S,
+                # A proxy for web pages could not find a service on this computer.
+                proxy=None if IS_LOCAL else True,
             ) as websocket:
                 talk = Conversation(speech.start, speech.start, await configure(websocket))
                 if listening:

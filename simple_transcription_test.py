@@ -76,6 +76,10 @@ ALLOW_MICROPHONE = {
     "win32": "Settings > Privacy & security > Microphone: let desktop apps use it.",
 }
 
+web = requests.Session()
+if SERVICE_URL.startswith(("http://127.0.0.1:", "http://localhost:")):
+    web.trust_env = False  # a proxy for web pages could not find a service on this computer
+
 
 def passed(step: str, result: str) -> None:
     print(f"✓ {step:<12} {result}", flush=True)
@@ -190,7 +194,7 @@ def check_service() -> None:
     """Ask for the list of models: the smallest question that a service answers."""
     begin = time.monotonic()
     try:
-        answer = requests.get(f"{SERVICE_URL}/v1/models", headers=headers(), timeout=10)
+        answer = web.get(f"{SERVICE_URL}/v1/models", headers=headers(), timeout=10)
     except requests.RequestException as error:
         explain(error)
     check(answer)
@@ -204,7 +208,7 @@ def transcribe(name: str, recording: bytes) -> str:
     if LANGUAGE:
         fields["language"] = LANGUAGE
     try:
-        answer = requests.post(
+        answer = web.post(
             f"{SERVICE_URL}/v1/audio/transcriptions",
             headers=headers(),
             data=fields,
@@ -237,7 +241,7 @@ def explain(error: requests.RequestException) -> NoReturn:
         url = f"http://127.0.0.1:{port}"
         remedies.append(f"    {command:<34} is found at {url}")
         try:
-            requests.get(f"{url}/health", timeout=1)
+            web.get(f"{url}/health", timeout=1)
         except requests.RequestException:
             continue
         if url != SERVICE_URL:

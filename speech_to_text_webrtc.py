@@ -49,7 +49,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -432,7 +432,6 @@ async def transcribe(speech: Speech) -> None:
     """Talk to the service until all is written down; find it again each time it goes away."""
     service = speech.service
     headers = {"Authorization": f"Bearer {service.key}"} if service.key else {}
-    proxy: Literal[True] | None = None if service.is_local else True  # True: if one is set up
     pause_s, give_up_at = 0.5, math.inf
     while True:
         try:
@@ -442,7 +441,8 @@ async def transcribe(speech: Speech) -> None:
                 compression=None,
                 ping_interval=PING_S,
                 ping_timeout=PING_S,
-                proxy=proxy,
+                # A proxy for web pages could not find a service on this computer.
+                proxy=None if service.is_local else True,
             ) as websocket:
                 has_vad = await configure(websocket, service)
                 speech.talk = talk = Conversation(speech.start, speech.start, has_vad)

@@ -188,6 +188,14 @@ def test_a_service_killed_in_mid_sentence_and_started_again_loses_nothing(
     assert transcript == PHRASES
 
 
+def test_a_proxy_for_web_pages_does_not_stand_in_the_way(
+    service: Service, run_lesson: RunLesson
+) -> None:
+    nowhere = "http://127.0.0.1:9"
+    env = {"WEBSOCKET_URL": service.url, "http_proxy": nowhere, "https_proxy": nowhere}
+    assert lines(run_lesson(LESSON, "--file", SAMPLE, env=env).stdout) == PHRASES
+
+
 def test_what_was_said_is_kept_in_a_file_if_asked_for(
     service: Service, run_lesson: RunLesson, tmp_path: Path
 ) -> None:

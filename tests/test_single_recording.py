@@ -28,6 +28,14 @@ def test_a_file_passes_every_step(service: Service, run_lesson: RunLesson) -> No
     assert (ended.stderr, ended.returncode) == ("", 0)
 
 
+def test_a_proxy_for_web_pages_does_not_stand_in_the_way(
+    service: Service, run_lesson: RunLesson
+) -> None:
+    nowhere = "http://127.0.0.1:9"
+    env = {"SERVICE_URL": service.http_url, "http_proxy": nowhere, "all_proxy": nowhere}
+    assert WORDS in run_lesson(LESSON, "--file", SAMPLE, env=env).stdout
+
+
 def test_the_embedded_engine_does_as_well(embedded_service: Service, run_lesson: RunLesson) -> None:
     ended = run_lesson(LESSON, "--file", SAMPLE, env={"SERVICE_URL": embedded_service.http_url})
     assert ended.stdout.endswith(f"\n\n{WORDS}\n")
