@@ -12,29 +12,26 @@
 #     "websockets>=15,<18",
 # ]
 # ///
-"""Lesson 5: your own speech-to-text service.
+"""Lesson 5: your own speech-to-text service
 
 What you learn
     How a server turns a stream of audio into text while people still speak: it
     finds the turns (who speaks, until when), runs a slow model without making
     anybody wait, and answers over HTTP and over a WebSocket. It speaks OpenAI's
     Realtime protocol, so the same client works with this file and with OpenAI.
-
 Before you start
-    pip install -r requirements.txt
-
-Run it (in a terminal; it runs until Ctrl-C)
-    python fastapi_example.py
-    WHISPER_MODEL=small-int8 python fastapi_example.py     a far better engine
-
+    Python 3.11 or newer, and once: python -m pip install -r requirements.txt
+Run it
+    In a terminal:          python fastapi_example.py
+    A far better engine:    WHISPER_MODEL=small-int8 python fastapi_example.py
+    To hear what it hears:  lesson 6 or 7 in a second terminal, with this service
 You should see
-    Engine: PocketSphinx (en-us, cpu). It needs no download and makes mistakes.
+    Engine: PocketSphinx (en-us, cpu)
     Listening on ws://127.0.0.1:8000/v1/realtime?intent=transcription
-    ... and at http://127.0.0.1:8000/docs a page to try the HTTP part by hand.
-    Then let simple_transcription_test.py or simple_audio_transcription.py talk to it.
-
+    and at http://127.0.0.1:8000/docs a page on which to try the HTTP part by hand.
 Try next
-    Set SILENCE_MS to 200, speak with pauses, and watch one sentence become many turns.
+    A client may say how long a pause ends a turn. In simple_audio_transcription.py
+    set SILENCE_MS to 200, speak with pauses, and one sentence becomes many turns.
 """
 
 import asyncio

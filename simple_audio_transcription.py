@@ -8,32 +8,28 @@
 #     "websockets>=15,<18",
 # ]
 # ///
-"""Lesson 7: live transcription. The words appear while you speak.
+"""Lesson 7: live transcription, words that appear while you speak
 
 What you learn
     How audio gets from a microphone's own thread into a program that also listens to a
-    server, how both directions of one WebSocket are used at once, and how not a word
-    is lost when the server goes away in the middle of a sentence.
-
+    service, how both directions of one WebSocket are used at once, and how not a word
+    is lost when the service goes away in the middle of a sentence.
 Before you start
-    pip install -r requirements.txt         (see README.md for what PyAudio needs first)
-    docker compose up faster-whisper        (the service, in another terminal)
-
-Run it (in a terminal)
-    python simple_audio_transcription.py                               asks what it needs
-    python simple_audio_transcription.py --file samples/speech.wav     without a microphone
-
-    Other services: WEBSOCKET_URL=ws://127.0.0.1:8000/v1/realtime?intent=transcription is
-    fastapi_example.py; the same with wss://api.openai.com is OpenAI, which wants your
-    key in OPENAI_API_KEY. Ctrl-C ends the recording and waits for the last words.
-
+    A service in a first terminal: docker compose up faster-whisper
+    Once: python -m pip install -r requirements.txt (README.md: what PyAudio needs first)
+Run it
+    In a second terminal:   python simple_audio_transcription.py
+    Without a microphone:   python simple_audio_transcription.py --file samples/speech.wav
+    With lesson 5:          put  ws://127.0.0.1:8000/v1/realtime?intent=transcription  into
+                            the environment variable WEBSOCKET_URL (README.md shows how)
+    With OpenAI:            the same with wss://api.openai.com, and your key in OPENAI_API_KEY
+    Ctrl-C ends the recording and waits for the last words.
 You should see
     [0:00] hello world
     [0:02] set a timer for three minutes
     0:06 ███░░░░░ go forward ten             this line changes while you speak
-    ...
-    5 phrases, 13 words, 0:11 of audio.
-
+    and at the end:
+    5 phrases, 17 words, 0:11 of audio.
 Try next
     In write_finished_turns(), write turn.text.upper(). Then translate it, or draw it: one
     line is the place where spoken words enter your own work.

@@ -7,23 +7,19 @@
 #     "requests>=2.33",
 # ]
 # ///
-"""Lesson 6: one recording, one transcript, and a check of every step on the way.
+"""Lesson 6: one recording, one transcript, and a check of every step on the way
 
 What you learn
     What a microphone delivers (PCM16: thousands of numbers a second), how a recording
     is sent to a service over HTTP, and where to look when one of the steps fails.
-
 Before you start
-    pip install -r requirements.txt         (see README.md for what PyAudio needs first)
-    docker compose up faster-whisper        (the service, in another terminal)
-
-Run it (in a terminal)
-    python simple_transcription_test.py                              speak for 5 seconds
-    python simple_transcription_test.py --file samples/speech.wav    without a microphone
-
-    Other services: SERVICE_URL=http://127.0.0.1:8000 is fastapi_example.py, and
-    SERVICE_URL=https://api.openai.com is OpenAI, which wants your key in OPENAI_API_KEY.
-
+    A service in a first terminal: docker compose up faster-whisper
+    Once: python -m pip install -r requirements.txt (README.md: what PyAudio needs first)
+Run it
+    In a second terminal:   python simple_transcription_test.py
+    Without a microphone:   python simple_transcription_test.py --file samples/speech.wav
+    With lesson 5:          SERVICE_URL=http://127.0.0.1:8000 python simple_transcription_test.py
+    With OpenAI:            the same with https://api.openai.com, and your key in OPENAI_API_KEY
 You should see
     ✓ service      http://127.0.0.1:10300 answers (0.01 s)
     ✓ microphone   Built-in Microphone, 48000 Hz
@@ -31,7 +27,6 @@ You should see
     ✓ transcript   (0.35 s)
 
     hello world
-
 Try next
     Set RESPONSE_FORMAT to "srt" and run it on samples/speech.wav: you get subtitles.
 """

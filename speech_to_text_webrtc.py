@@ -10,28 +10,25 @@
 #     "websockets>=15,<18",
 # ]
 # ///
-"""Lesson 8: speech to text in the browser. The words stand on the page while they are spoken.
+"""Lesson 8: speech to text in the browser, words that stand on the page as they are spoken
 
 What you learn
     How a web page gets at a microphone (WebRTC), how its sound becomes what a speech model
     wants (16 kHz, mono, PCM16), and how a page shows what happens elsewhere, to each of
     its visitors their own.
-
 Before you start
-    pip install -r requirements.txt
-    docker compose up faster-whisper      (the service, in another terminal)
-    python fastapi_example.py             (or this one, which needs no Docker)
-
-Run it (in a terminal; it runs until Ctrl-C)
-    python speech_to_text_webrtc.py       (or: streamlit run speech_to_text_webrtc.py)
+    A service in a first terminal: docker compose up faster-whisper
+    or, without Docker:            python fastapi_example.py
+    Once: python -m pip install -r requirements.txt
+Run it
+    In a second terminal:   python speech_to_text_webrtc.py
+    Or, which is the same:  streamlit run speech_to_text_webrtc.py
     Then open http://localhost:8501 in a browser. Browsers give their microphone only to
     https pages and to localhost. Choose the service on the left of the page.
-
 You should see
     Press START, allow the microphone, speak: your words appear while you speak, then join
     the list below them, each phrase with its time. STOP ends it. What was said can be
     downloaded as text or as subtitles.
-
 Try next
     In phrase_as_html(), show phrase.text.upper(). Then let the length of a phrase choose
     its size or its colour: here spoken words become something to look at.

@@ -58,9 +58,11 @@ class TestEveryLesson:
 
     def test_has_the_same_headings_in_the_same_order(self, lesson: str) -> None:
         docstring = ast.get_docstring(ast.parse((ROOT / lesson).read_text())) or ""
-        assert re.match(r"Lesson [1-8]: ", docstring)
-        outer = [line for line in docstring.splitlines() if line and not line.startswith(" ")]
-        assert [re.sub(r" \(.*", "", line) for line in outer[1:]] == HEADINGS
+        title, _, text = docstring.partition("\n\n")
+        assert re.fullmatch(r"Lesson [1-8]: .+[^.]", title)
+        assert [line for line in text.splitlines() if re.match(r"\S", line)] == HEADINGS
+        assert not re.search(rf"\n\n({'|'.join(HEADINGS)})\n", text), "an empty line too many"
+        assert re.search(r"Run it\n    In a (second )?terminal: +python ", text)
         assert len(docstring.splitlines()) <= 40
 
     def test_imports_nothing_of_the_repository(self, lesson: str) -> None:
