@@ -89,9 +89,11 @@ def read_keyboard(lines: Lines, program: asyncio.Task[None]) -> None:
 async def send(connection: ClientConnection, lines: Lines) -> None:
     """Send each line as it is typed; say goodbye after the last."""
     with suppress(ConnectionClosed):
-        while (line := await lines.unsent.get()) is not None:
+        line = await lines.unsent.get()
+        while line is not None:
             lines.unechoed.append(line)
             await connection.send(line)
+            line = await lines.unsent.get()
         lines.ended = True
         if lines.unechoed:
             await asyncio.sleep(ECHO_SECONDS)

@@ -45,8 +45,12 @@ CLOSE_SECONDS = 1  # so long a client may take over its goodbye
 
 
 async def echo(connection: ServerConnection) -> None:
-    """Talk with one client, from its handshake until it leaves."""
-    client = "{}:{}".format(*connection.remote_address)
+    """Talk with one client, from its handshake until it leaves.
+
+    RFC 6455, section 7.4.1, says what the close codes mean: 1000 is a goodbye in good order.
+    """
+    host, port = connection.remote_address[:2]
+    client = f"{host}:{port}"
     print(f"{client} came")
     with suppress(ConnectionClosed):  # it vanished without a goodbye: that is no error here
         async for message in connection:

@@ -47,7 +47,10 @@ CLOSE_SECONDS = 1  # so long a client may take over its goodbye
 
 
 async def ping(connection: ServerConnection, client: str) -> None:
-    """Ping one client again and again: first a frame, to measure, then a message, to tell."""
+    """Ping one client again and again: first a frame, to measure, then a message, to tell.
+
+    RFC 6455, section 5.5.2, describes the frame; the message is an invention of this lesson.
+    """
     try:
         for number in itertools.count(1):
             async with asyncio.timeout(PONG_SECONDS):
@@ -70,7 +73,8 @@ async def ping(connection: ServerConnection, client: str) -> None:
 
 async def echo(connection: ServerConnection) -> None:
     """Talk with one client, from its handshake until it leaves."""
-    client = "{}:{}".format(*connection.remote_address)
+    host, port = connection.remote_address[:2]
+    client = f"{host}:{port}"
     print(f"{client} came")
     pinger = asyncio.create_task(ping(connection, client))
     try:
