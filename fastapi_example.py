@@ -695,7 +695,10 @@ class Session:
         await self.send("error", error={**body, "event_id": known_id})
 
     async def refuse(self, close_code: int, code: str, message: str) -> None:
-        """Say why, then close: a close frame alone has little room for reasons."""
+        """Say why, then close: a close frame alone has little room for reasons.
+
+        Close codes from 3000 on mean what an application likes: RFC 6455, section 7.4.2.
+        """
         await self.send_error(ClientError(code, message))
         with suppress(WebSocketDisconnect, RuntimeError):
             await self.websocket.close(close_code, f"invalid_request_error.{code}")
@@ -930,7 +933,10 @@ sessions: set[Session] = set()
 
 @app.websocket("/v1/realtime")
 async def realtime(websocket: WebSocket) -> None:
-    """Serve one client, by the rules of OpenAI's Realtime API for transcription."""
+    """Serve one client, by the rules of OpenAI's Realtime API for transcription.
+
+    https://developers.openai.com/api/docs/guides/realtime-transcription
+    """
     if not (is_allowed_page(websocket.headers) and is_allowed_name(websocket.headers)):
         await websocket.close()  # before accept() that is HTTP status 403
         return

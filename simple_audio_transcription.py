@@ -68,7 +68,7 @@ LANGUAGE = os.environ.get("LANGUAGE", "en")  # two letters; empty: the service f
 SAMPLE_RATE = int(os.environ.get("SAMPLE_RATE", "24000"))  # Hz, what OpenAI wants
 
 CHUNK_MS = 40  # what a microphone hands over at a time; longer means that the text comes later
-SILENCE_MS = 500  # a pause this long ends a phrase
+SILENCE_MS = 500  # a pause this long ends a turn
 QUIET = 0.02  # of full scale: softer than a voice (used where the service does not find pauses)
 RETRY_S = 60  # a service that went away may take so long to come back
 KEEP_S = 120  # audio kept to be sent again: a turn of 30 s, an outage of 60 s, and some more
@@ -154,7 +154,7 @@ def loudness(pcm: bytes) -> float:
 
 
 async def play_file(path: Path, speech: Speech) -> None:
-    """Let a recording of any format speak, as fast as it was spoken."""
+    """Let a recording of any format speak, as fast as it was spoken. Raises OSError."""
     next_frame = time.monotonic()
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
@@ -171,7 +171,7 @@ async def play_file(path: Path, speech: Speech) -> None:
 
 @contextmanager
 def microphone(number: int | None, speech: Speech) -> Iterator[str]:
-    """Let a microphone speak as long as the block lasts; yield its name."""
+    """Let a microphone speak as long as the block lasts; yield its name. Raises OSError."""
     loop = asyncio.get_running_loop()
 
     def add(pcm: bytes) -> None:
@@ -258,7 +258,7 @@ async def watch(speech: Speech, is_live: bool) -> None:
 
 @dataclass
 class Turn:
-    """A phrase at the service: where it starts and ends, and its text once that is there."""
+    """What is said in one go: its first and last position, and its text once that is there."""
 
     start: int
     end: int = 0
@@ -288,6 +288,7 @@ class RefusedError(Exception):
 
 
 async def send(websocket: ClientConnection, kind: str, **fields: object) -> None:
+    """Send an event: a JSON object with a type and the fields that go with it."""
     await websocket.send(json.dumps({"type": kind, **fields}))
 
 
@@ -302,7 +303,11 @@ async def wait_for(websocket: ClientConnection, kind: str) -> None:
 
 
 async def configure(websocket: ClientConnection) -> bool:
-    """Tell the service what will come; return whether it finds the pauses itself."""
+    """Tell the service what will come; return whether it finds the pauses itself.
+
+    All that may be asked for: https://developers.openai.com/api/docs/guides/realtime-transcription
+    Raises RefusedError if the service refuses the key or a setting.
+    """
     await wait_for(websocket, "session.created")
     language = {"languages": [LANGUAGE]} if LANGUAGE else {}
     vad: dict[str, object] | None = {"type": "server_vad", "silence_duration_ms": SILENCE_MS}
@@ -525,6 +530,7 @@ def ask(question: str, default: str, is_possible: Callable[[str], bool]) -> str:
 
 
 def is_duration(text: str) -> bool:
+    """Tell whether a text is a number of seconds above 0."""
     return text.replace(".", "", 1).isdecimal() and float(text) > 0
 
 
@@ -571,6 +577,7 @@ async def run(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
+    """Read the command line, ask for what is not there, and run."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

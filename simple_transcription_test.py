@@ -48,7 +48,7 @@ import requests
 
 SERVICE_URL = os.environ.get("SERVICE_URL", "http://127.0.0.1:10300").rstrip("/")
 API_KEY = os.environ.get("API_KEY") or os.environ.get("OPENAI_API_KEY", "")
-MODEL = os.environ.get("TRANSCRIPTION_MODEL", "gpt-transcribe")  # a service at home has only one
+MODEL = os.environ.get("TRANSCRIPTION_MODEL", "gpt-transcribe")  # at home there is only one
 LANGUAGE = os.environ.get("LANGUAGE", "en")  # two letters; empty: the service finds out
 RESPONSE_FORMAT = "json"  # or text, srt, vtt, verbose_json
 
@@ -77,6 +77,7 @@ if SERVICE_URL.startswith(("http://127.0.0.1:", "http://localhost:")):
 
 
 def passed(step: str, result: str) -> None:
+    """Say that a step is done, and what came of it."""
     print(f"✓ {step:<12} {result}", flush=True)
 
 
@@ -197,7 +198,10 @@ def check_service() -> None:
 
 
 def transcribe(name: str, recording: bytes) -> str:
-    """Send a recording as a form with a file, the way a web page would, and return the text."""
+    """Send a recording as a form with a file, the way a web page would, and return the text.
+
+    All that may be asked for: https://platform.openai.com/docs/api-reference/audio/createTranscription
+    """
     begin = time.monotonic()
     fields = {"model": MODEL, "response_format": RESPONSE_FORMAT}
     if LANGUAGE:

@@ -76,7 +76,7 @@ ICE_SERVERS = json.loads(os.environ.get("ICE_SERVERS", "[]"))
 # What browsers do to make telephone calls pleasant spoils the sound for a speech model.
 MICROPHONE = {"echoCancellation": False, "noiseSuppression": False, "autoGainControl": False}
 
-SILENCE_MS = 500  # a pause this long ends a phrase
+SILENCE_MS = 500  # a pause this long ends a turn
 QUIET = 0.02  # of full scale: softer than a voice
 KEEP_S = 120  # audio kept to be sent again: a turn of 30 s, an outage of 60 s, and some more
 RETRY_S = 60  # once the microphone is off, a service that went away may take so long to come back
@@ -91,7 +91,7 @@ LOCAL_SERVICES = {  # port: its name on the page, and what starts it
 }
 LANGUAGES = {"en": "English", "de": "German", "es": "Spanish", "fr": "French", "it": "Italian"}
 LANGUAGES |= {"ja": "Japanese", "ko": "Korean", "zh": "Chinese", "": "any"}
-LANGUAGES.setdefault(LANGUAGE, LANGUAGE)
+LANGUAGES.setdefault(LANGUAGE, LANGUAGE)  # whatever is set can be chosen, too
 
 
 # ----------------------------------------------------------------------------- what was said
@@ -112,6 +112,7 @@ def clock(seconds: float) -> str:
 
 
 def as_text(phrases: list[Phrase]) -> str:
+    """Return the phrases, each in a line with its time."""
     return "".join(f"[{clock(phrase.start)}] {phrase.text}\n" for phrase in phrases)
 
 
@@ -187,6 +188,7 @@ class Speech:
         return self.transcribing is not None and not self.transcribing.done()
 
     def add(self, pcm: bytes) -> None:
+        """Take in PCM16 audio of the service's sample rate."""
         if self.has_ended:
             return
         self.audio += pcm
@@ -271,7 +273,7 @@ class Microphone:
 
 @dataclass
 class Turn:
-    """A phrase at the service: where it starts and ends, and its text once that is there."""
+    """What is said in one go: its first and last position, and its text once that is there."""
 
     start: int
     end: int = 0
@@ -306,6 +308,7 @@ class RefusedError(Exception):
 
 
 async def send(websocket: ClientConnection, kind: str, **fields: object) -> None:
+    """Send an event: a JSON object with a type and the fields that go with it."""
     await websocket.send(json.dumps({"type": kind, **fields}))
 
 
@@ -320,7 +323,11 @@ async def wait_for(websocket: ClientConnection, kind: str) -> None:
 
 
 async def configure(websocket: ClientConnection, service: Service) -> bool:
-    """Tell the service what will come; return whether it finds the pauses itself."""
+    """Tell the service what will come; return whether it finds the pauses itself.
+
+    All that may be asked for: https://developers.openai.com/api/docs/guides/realtime-transcription
+    Raises RefusedError if the service refuses the key or a setting.
+    """
     await wait_for(websocket, "session.created")
     language = {"languages": [service.language]} if service.language else {}
     vad: dict[str, object] | None = {"type": "server_vad", "silence_duration_ms": SILENCE_MS}
@@ -656,6 +663,7 @@ def show_speech(is_on: bool, is_live: bool) -> None:
 
 
 def phrase_as_html(phrase: Phrase) -> str:
+    """Return one line of the history. escape() keeps what was said from being taken for HTML."""
     return f"<p><time>{clock(phrase.start)}</time><span>{escape(phrase.text)}</span></p>"
 
 
