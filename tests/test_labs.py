@@ -10,6 +10,8 @@ import socket
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,14 +20,15 @@ import pytest
 from conftest import ROOT, OpenLesson, RunLesson, found, free_port, printed
 from microphone import Microphone
 from referee import referee
-from screen import Window, running_screen
+from screen import Screen, Window, running_screen
 from service import Service, StartService, until
 from speech import spoken, write_wav
 from websockets.sync.client import connect
-from wires import PATIENCE, RunningLesson, lesson_server
+from wires import PATIENCE, RunningLesson, lesson_server, wait_until
 
 LABS = dict(enumerate(re.split(r"\n## \d\. ", (ROOT / "docs/labs.md").read_text())[1:], start=1))
 ECHO, CLIENT = "websocket_server_echo.py", "websocket_client_example.py"
+WINDOW = "pygame_websocket.py"
 RECORDING, LIVE = "simple_transcription_test.py", "simple_audio_transcription.py"
 WAITS = 1.5  # seconds; so long nothing happens where something usually takes a millisecond
 Change = tuple[str, str, str]  # lesson, old line, new line
@@ -178,42 +181,60 @@ def test_lab_4_a_task_that_nobody_ends_swallows_a_line(
         client.close(force=True)
 
 
+def waiting(window: Window) -> int:
+    """Return how many strokes have not come back, as the window shows it."""
+    shown = re.search(r"(\d+) on their way", window.text())
+    return int(shown[1]) if shown else 0
+
+
+def round_trip(window: Window) -> float:
+    """Return the round trip in milliseconds, as the window shows it; 0 if there is none."""
+    shown = re.search(r"round trip ([\d.]+) ms", window.text())
+    return float(shown[1]) if shown else 0
+
+
+@contextmanager
+def opened(screen: Screen, script: Path, log: Path, port: int) -> Iterator[Window]:
+    """Open the window of lesson 4 or of a copy."""
+    window = Window(screen, script, log, {"WEBSOCKET_URL": f"ws://127.0.0.1:{port}"})
+    try:
+        yield window
+    finally:
+        window.process.kill()
+        window.process.wait()
+
+
 def test_lab_5_a_window_that_waits_has_no_network(tmp_path: Path) -> None:
     only_tick, tick_and_sleep = changes(5)
     stroke = [(100 + 20 * step, 300) for step in range(25)]
-    round_trips = []
+
+    def usual_round_trip(window: Window) -> float:
+        window.reads("connected")
+        for _ in range(3):
+            window.mouse(*stroke)
+        wait_until(lambda: round_trip(window) > 0 and not waiting(window), "all strokes")
+        assert agrees(window.text(), *quoted(5, "Before"))
+        return round_trip(window)
+
     with (
         running_screen() as screen,
         lesson_server(tmp_path, ECHO, port := free_port()) as server,
     ):
-        for name, script in (
-            ("right", ROOT / "pygame_websocket.py"),
-            ("deaf", changed(tmp_path / "deaf", only_tick)),
-            ("late", changed(tmp_path / "late", tick_and_sleep)),
-        ):
-            env = {"WEBSOCKET_URL": f"ws://127.0.0.1:{port}"}
-            clients = server.printed().count("came")
-            window = Window(screen, script, tmp_path / f"frames-{name}", env)
-            try:
-                if name == "deaf":
-                    window.mouse(*stroke)
-                    window.reads("     25 on their way")
-                    assert agrees(window.text(), *quoted(5, "After"))
-                    assert server.printed().count("came") == clients
-                else:
-                    window.reads("connected")
-                    for _ in range(3):
-                        window.mouse(*stroke)
-                    window.reads("     0 on their way")
-                    assert agrees(window.text(), *quoted(5, "Before"))
-                    text = re.search(r"round trip ([\d.]+) ms", window.text())
-                    assert text
-                    round_trips.append(float(text[1]))
-            finally:
-                window.process.kill()
-                window.process.wait()
-    right, late = round_trips
-    assert late > 10 and late > 3 * right, round_trips
+        with opened(screen, ROOT / WINDOW, tmp_path / "right.log", port) as window:
+            right = usual_round_trip(window)
+        clients = server.printed().count("came")
+        script = changed(tmp_path / "deaf", only_tick)
+        with opened(screen, script, tmp_path / "deaf.log", port) as window:
+            window.mouse(*stroke)
+            wait_until(lambda: waiting(window) > 0, "strokes that wait")
+            before = len(window.frames())
+            wait_until(lambda: len(window.frames()) > before + 60, "60 frames more")
+            assert agrees(window.text(), *quoted(5, "After")), window.text()
+            assert waiting(window) > 0 and server.printed().count("came") == clients
+        script = changed(tmp_path / "late", tick_and_sleep)
+        with opened(screen, script, tmp_path / "late.log", port) as window:
+            late = usual_round_trip(window)
+    assert late > 10 and late > 3 * right, (right, late)
 
 
 def test_lab_6_a_wrong_sample_rate_makes_other_words(
@@ -287,10 +308,15 @@ def test_lab_8_without_pauses_there_is_one_line_and_words_in_silence(
     subprocess.run(make_silence, cwd=tmp_path, check=True)
     script = changed(tmp_path, *changes(8))
     deaf_to_pauses = start_service(script=script, WHISPER_MODEL="")
-    for service, heading in ((embedded_service, "Before"), (deaf_to_pauses, "After")):
-        env = {"WEBSOCKET_URL": service.url}
-        output = "".join(
-            run_lesson(LIVE, "--file", str(file), env=env).stdout
-            for file in (ROOT / "samples/speech.wav", tmp_path / "silence.wav")
-        )
-        assert agrees(output, *quoted(8, heading)), output
+    said, silent = str(ROOT / "samples/speech.wav"), str(tmp_path / "silence.wav")
+    env = {"WEBSOCKET_URL": embedded_service.url}
+    output = "".join(run_lesson(LIVE, "--file", file, env=env).stdout for file in (said, silent))
+    assert output.splitlines() == quoted(8, "Before")
+
+    env = {"WEBSOCKET_URL": deaf_to_pauses.url}
+    one_line = r"\[0:00\] hello world .+ goodbye\n1 phrases, \d+ words, 0:11 of audio\.\n"
+    ended = run_lesson(LIVE, "--file", said, env=env)
+    assert re.fullmatch(one_line, ended.stdout), ended.stdout
+    assert re.match(one_line, "\n".join(quoted(8, "After")))
+    ended = run_lesson(LIVE, "--file", silent, env=env)
+    assert re.fullmatch(r"\[0:0\d\] \w.*\n1 phrases, .*\n", ended.stdout), ended.stdout
