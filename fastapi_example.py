@@ -322,6 +322,7 @@ class TurnDetector:
             yield from self.look_at(chunk.tobytes(), voice)
 
     def look_at(self, chunk: bytes, voice: float) -> Iterator[tuple[str, Turn]]:
+        """Take one chunk of 32 ms, and yield what it means for the turn."""
         self.position_ms += CHUNK_MS
         if self.turn is None:
             keep = 1 + self.settings.prefix_padding_ms // CHUNK_MS
@@ -681,6 +682,7 @@ class Session:
         return task
 
     async def send(self, kind: str, **fields: object) -> None:
+        """Send an event. A client that does not read it has left."""
         event = {"type": kind, "event_id": f"event_{secrets.token_hex(8)}", **fields}
         try:
             async with asyncio.timeout(MAX_SEND_S), self.sending:
@@ -725,6 +727,7 @@ class Session:
             await asyncio.sleep(0)  # even where thousands of events wait, all others get a turn
 
     async def handle(self, event: dict[str, Any]) -> None:
+        """Do what an event asks for. Raises ClientError if that is nonsense."""
         match event["type"]:
             case "input_audio_buffer.append":
                 await self.append(event.get("audio"))
@@ -740,6 +743,7 @@ class Session:
                 raise ClientError("invalid_value", f"There is no event {other[:60]!r}.", "type")
 
     def update(self, change: object) -> None:
+        """Change the settings that a session.update names. Raises ClientError."""
         if not isinstance(change, dict):
             raise ClientError("missing_required_parameter", "session is missing.", "session")
         try:
@@ -778,6 +782,7 @@ class Session:
         return languages[0] if len(languages) == 1 else ""
 
     async def append(self, audio: object) -> None:
+        """Take in base64 of PCM16 at the session's sample rate. Raises ClientError."""
         if not isinstance(audio, str):
             raise ClientError("missing_required_parameter", "audio is to be base64.", "audio")
         if len(audio) > MAX_APPEND:
@@ -799,6 +804,7 @@ class Session:
             await asyncio.sleep(0)
 
     async def commit(self) -> None:
+        """End the turn that is under way. Raises ClientError if there is too little audio."""
         if self.buffered_ms < MIN_COMMIT_MS:
             message = f"There are {self.buffered_ms:.0f} ms of audio to commit, {MIN_COMMIT_MS} "
             raise ClientError("input_audio_buffer_commit_empty", message + "are needed.")
@@ -820,6 +826,7 @@ class Session:
     # What is heard, and what the client is told of it.
 
     async def hear(self, samples: np.ndarray) -> None:
+        """Take in int16 samples (n,) at 16 kHz."""
         for what, turn in self.detector.feed(samples):
             if what == "started":
                 await self.turn_started(turn)
@@ -829,6 +836,7 @@ class Session:
                 await self.turn_ended(turn)
 
     async def turn_started(self, turn: Turn) -> None:
+        """Tell that somebody speaks, if turn detection is on."""
         self.item = self.item or Item()
         self.hypothesis, self.next_look_ms = [], turn.length_ms + (DELTA_MS or math.inf)
         if self.config.audio.input.turn_detection:
@@ -836,6 +844,7 @@ class Session:
             await self.send("input_audio_buffer.speech_started", **times)
 
     def turn_grew(self, turn: Turn) -> None:
+        """Begin with the text early in a pause; look for new words now and then."""
         pause_ms = min(EARLY_MS, self.detector.settings.silence_duration_ms // 2)
         if turn.silence_ms == 0 and self.early:
             self.early.cancel()  # it was no end, only a short pause
@@ -862,6 +871,7 @@ class Session:
         return segments
 
     async def turn_ended(self, turn: Turn) -> None:
+        """Have the turn transcribed; write() sends its text when its time has come."""
         item = self.item or Item()
         text = self.early  # which is the text of the whole turn, if nobody has spoken since
         if text is None or turn.silence_ms == 0:
@@ -877,6 +887,7 @@ class Session:
         await self.finished.put((item, text, has_vad))  # waits while too many turns wait
 
     async def commit_item(self) -> Item:
+        """Tell that an item is complete: what is spoken from now on is another one."""
         item, self.item = self.item or Item(), None
         self.buffered_ms = 0
         ids = {"previous_item_id": self.last_item_id}
@@ -1020,6 +1031,7 @@ def is_our_mistake(record: logging.LogRecord) -> bool:
 
 
 def main() -> None:
+    """Take the port, load the engine, serve until Ctrl-C."""
     global transcriber
     listener = socket.socket(socket.AF_INET6 if ":" in HOST else socket.AF_INET)
     if os.name == "posix":  # there it means: also right after a restart
