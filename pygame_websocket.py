@@ -186,15 +186,14 @@ async def run_window(drawing: Drawing) -> None:
     while True:
         paint(screen, font, drawing, len(frames) / (time.perf_counter() - frames[0]))
         for event in pygame.event.get():  # after painting: so the strokes leave at once
-            match event.type:
-                case pygame.QUIT:
-                    return
-                case pygame.KEYDOWN if event.key == pygame.K_ESCAPE:
-                    return
-                case pygame.MOUSEBUTTONDOWN if event.button == 1:
-                    take(drawing, event)
-                case pygame.MOUSEMOTION if event.buttons[0]:
-                    take(drawing, event)
+            if event.type == pygame.QUIT:
+                return
+            if event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE:
+                return
+            if event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
+                take(drawing, event)
+            if event.type == pygame.MOUSEMOTION and event.buttons[0]:  # with the left one pressed
+                take(drawing, event)
         now = time.perf_counter()
         frames.append(now)
         next_frame = max(next_frame + 1 / FPS, now - 0.1)  # after a stall, do not race to catch up
