@@ -543,7 +543,8 @@ async def listen(speech: Speech, arguments: argparse.Namespace) -> None:
             with microphone(arguments.device, speech) as name:
                 seconds = arguments.seconds
                 write_line(f"{name}. Speak! {seconds:g} s, or until you press Ctrl-C.")
-                await asyncio.wait([asyncio.create_task(speech.has_ended.wait())], timeout=seconds)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(speech.has_ended.wait(), seconds)
     except OSError as error:
         speech.problem = str(error)
     finally:
