@@ -423,7 +423,7 @@ async def transcribe(speech: Speech, arguments: argparse.Namespace) -> None:
             async with connect(
                 URL,
                 additional_headers=headers,
-                compression=None,
+                compression=None,  # audio does not shrink, it only costs time
                 ping_interval=PING_S,
                 ping_timeout=PING_S,
                 # A proxy for web pages could not find a service on this computer.
@@ -439,7 +439,7 @@ async def transcribe(speech: Speech, arguments: argparse.Namespace) -> None:
                 try:
                     return await receive_text(websocket, speech, talk)
                 finally:
-                    sending.cancel()
+                    sending.cancel()  # when one of two partners ends, so must the other
                     await asyncio.gather(sending, return_exceptions=True)
         except (OSError, WebSocketException, RefusedError, ValueError, KeyError) as error:
             if speech.problem:
@@ -450,7 +450,7 @@ async def transcribe(speech: Speech, arguments: argparse.Namespace) -> None:
                 lost_at = time.monotonic()
                 write_line("The service is gone. Speak on: you will not be forgotten.")
         await asyncio.sleep(pause_s)
-        pause_s = min(5, 2 * pause_s)
+        pause_s = min(4, 2 * pause_s)
 
 
 CORRECT_URL = "Is WEBSOCKET_URL right, to the end? It ends in /v1/realtime?intent=transcription."

@@ -442,7 +442,7 @@ async def transcribe(speech: Speech) -> None:
             async with connect(
                 service.url,
                 additional_headers=headers,
-                compression=None,
+                compression=None,  # audio does not shrink, it only costs time
                 ping_interval=PING_S,
                 ping_timeout=PING_S,
                 # A proxy for web pages could not find a service on this computer.
@@ -456,7 +456,7 @@ async def transcribe(speech: Speech) -> None:
                     return await receive_text(websocket, speech, talk)
                 finally:
                     speech.talk = None
-                    sending.cancel()
+                    sending.cancel()  # when one of two partners ends, so must the other
                     await asyncio.gather(sending, return_exceptions=True)
         except (OSError, WebSocketException, RefusedError, ValueError, KeyError) as error:
             speech.problem = await explain(error, service)
