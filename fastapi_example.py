@@ -24,6 +24,7 @@ Before you start
 Run it
     In a terminal:          python fastapi_example.py
     A far better engine:    WHISPER_MODEL=small-int8 python fastapi_example.py
+    To watch the wire:      TRACE=1 python fastapi_example.py
     To hear what it hears:  lesson 6 or 7 in a second terminal, with this service
 You should see
     Engine: PocketSphinx (en-us, cpu)
@@ -1030,6 +1031,17 @@ def is_our_mistake(record: logging.LogRecord) -> bool:
     return "Invalid UTF-8" not in record.getMessage()
 
 
+def trace(note: logging.LogRecord) -> bool:
+    """Print what travels: > goes out, < comes in, = is the state. The library notes it all."""
+    text = re.sub(r"^(. GET [^?]+\?)\S*", r"\1...", note.getMessage())
+    text = re.sub(r'(?<="audio": ")[^"]+', "...", text)
+    # An address, after its question mark, and most headers may hold a key: those stay unseen.
+    has_key = re.match(r"(?i)[<>] (?!Upgrade|Connection|Sec-WebSocket-[KVA])\S+: ", text)
+    if note.levelno == logging.DEBUG and text.isprintable() and not has_key:
+        print(f"{note.relativeCreated:6.0f} ms {text}")
+    return note.levelno > logging.INFO  # warnings and errors go their usual way
+
+
 def main() -> None:
     """Take the port, load the engine, serve until Ctrl-C."""
     global transcriber
@@ -1066,6 +1078,10 @@ def main() -> None:
         timeout_graceful_shutdown=3,
     )
     logging.getLogger("uvicorn.error").addFilter(is_our_mistake)
+    if os.environ.get("TRACE") == "1":
+        Frame.MAX_LOG_SIZE = 300  # characters to show of a message
+        logging.getLogger("uvicorn.error").setLevel(logging.DEBUG)
+        logging.getLogger("uvicorn.error").addFilter(trace)
     Server(config).run(sockets=[listener])
 
 

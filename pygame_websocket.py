@@ -14,6 +14,7 @@ Before you start
 Run it
     In a second terminal:   python pygame_websocket.py
     Another server:         WEBSOCKET_URL=ws://192.168.1.20:8765 python pygame_websocket.py
+    To watch the wire:      TRACE=1 python pygame_websocket.py
 You should see
     A dark window. Draw with the mouse: each stroke goes to the server and is painted
     when it comes back. Top left: connection, round trip, frames per second (FPS).
@@ -27,7 +28,9 @@ Try next
 
 import asyncio
 import json
+import logging
 import os
+import re
 import statistics
 import time
 import uuid
@@ -210,6 +213,16 @@ async def run() -> None:
         network.cancel()
 
 
+def trace(note: logging.LogRecord) -> bool:
+    """Print what travels: > goes out, < comes in, = is the state. The library notes it all."""
+    text = re.sub(r"^(. GET [^?]+\?)\S*", r"\1...", note.getMessage())
+    # An address, after its question mark, and most headers may hold a key: those stay unseen.
+    has_key = re.match(r"(?i)[<>] (?!Upgrade|Connection|Sec-WebSocket-[KVA])\S+: ", text)
+    if note.levelno == logging.DEBUG and text.isprintable() and not has_key:
+        print(f"{note.relativeCreated:6.0f} ms {text}")
+    return note.levelno > logging.INFO  # warnings and errors go their usual way
+
+
 def main() -> None:
     """Open the window; end without a traceback."""
     try:
@@ -220,6 +233,9 @@ def main() -> None:
     pygame.font.init()
     if pygame.display.get_driver() == "offscreen":
         raise SystemExit("There is no screen. Run this at the computer itself, not over SSH.")
+    if os.environ.get("TRACE") == "1":
+        logging.getLogger("websockets.client").setLevel(logging.DEBUG)
+        logging.getLogger("websockets.client").addFilter(trace)
     with suppress(KeyboardInterrupt):
         asyncio.run(run())
     print("Stopped.")

@@ -20,6 +20,7 @@ Before you start
 Run it
     In a second terminal:   python simple_audio_transcription.py
     Without a microphone:   python simple_audio_transcription.py --file samples/speech.wav
+    To watch the wire:      TRACE=1 python simple_audio_transcription.py
     With lesson 5:          put  ws://127.0.0.1:8000/v1/realtime?intent=transcription  into
                             the environment variable WEBSOCKET_URL (README.md shows how)
     With OpenAI:            the same with wss://api.openai.com, and your key in OPENAI_API_KEY
@@ -39,8 +40,10 @@ import argparse
 import asyncio
 import base64
 import json
+import logging
 import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -59,6 +62,7 @@ import av
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
+from websockets.frames import Frame
 
 URL = os.environ.get("WEBSOCKET_URL", "ws://127.0.0.1:10300/v1/realtime?intent=transcription")
 IS_LOCAL = URL.startswith(("ws://127.0.0.1:", "ws://localhost:"))
@@ -577,6 +581,17 @@ async def run(arguments: argparse.Namespace) -> None:
         raise SystemExit(speech.problem)
 
 
+def trace(note: logging.LogRecord) -> bool:
+    """Print what travels: > goes out, < comes in, = is the state. The library notes it all."""
+    text = re.sub(r"^(. GET [^?]+\?)\S*", r"\1...", note.getMessage())
+    text = re.sub(r'(?<="audio": ")[^"]+', "...", text)
+    # An address, after its question mark, and most headers may hold a key: those stay unseen.
+    has_key = re.match(r"(?i)[<>] (?!Upgrade|Connection|Sec-WebSocket-[KVA])\S+: ", text)
+    if note.levelno == logging.DEBUG and text.isprintable() and not has_key:
+        write_line(f"{note.relativeCreated:6.0f} ms {text}")
+    return note.levelno > logging.INFO  # warnings and errors go their usual way
+
+
 def main() -> None:
     """Read the command line, ask for what is not there, and run."""
     parser = argparse.ArgumentParser(
@@ -605,6 +620,10 @@ def main() -> None:
     if is_asking and arguments.seconds is None:
         arguments.seconds = float(ask("How many seconds?", "30", is_duration))
     arguments.seconds = arguments.seconds or 30
+    if os.environ.get("TRACE") == "1":
+        Frame.MAX_LOG_SIZE = 300  # characters to show of a message
+        logging.getLogger("websockets.client").setLevel(logging.DEBUG)
+        logging.getLogger("websockets.client").addFilter(trace)
     asyncio.run(run(arguments))
 
 

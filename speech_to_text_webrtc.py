@@ -23,6 +23,7 @@ Before you start
 Run it
     In a second terminal:   python speech_to_text_webrtc.py
     Or, which is the same:  streamlit run speech_to_text_webrtc.py
+    To watch the wire:      TRACE=1 python speech_to_text_webrtc.py
     Then open http://localhost:8501 in a browser. Browsers give their microphone only to
     https pages and to localhost. Choose the service on the left of the page.
 You should see
@@ -37,8 +38,10 @@ Try next
 import asyncio
 import base64
 import json
+import logging
 import math
 import os
+import re
 import sys
 import time
 from bisect import insort
@@ -55,6 +58,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from streamlit.web.cli import main as run_streamlit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, InvalidURI, WebSocketException
+from websockets.frames import Frame
 
 SERVERS = {
     "Docker": "ws://127.0.0.1:10300/v1/realtime?intent=transcription",
@@ -699,6 +703,17 @@ def show_state(speech: Speech, is_on: bool) -> None:
         st.warning(f"{seconds:.0f} s of sound were lost: the service was away for too long.")
 
 
+def trace(note: logging.LogRecord) -> bool:
+    """Print what travels: > goes out, < comes in, = is the state. The library notes it all."""
+    text = re.sub(r"^(. GET [^?]+\?)\S*", r"\1...", note.getMessage())
+    text = re.sub(r'(?<="audio": ")[^"]+', "...", text)
+    # An address, after its question mark, and most headers may hold a key: those stay unseen.
+    has_key = re.match(r"(?i)[<>] (?!Upgrade|Connection|Sec-WebSocket-[KVA])\S+: ", text)
+    if note.levelno == logging.DEBUG and text.isprintable() and not has_key:
+        print(f"{note.relativeCreated:6.0f} ms {text}")
+    return note.levelno > logging.INFO  # warnings and errors go their usual way
+
+
 def start_streamlit() -> None:
     """Do what `streamlit run speech_to_text_webrtc.py` does, for this computer only."""
     if os.environ.setdefault("STREAMLIT_SERVER_ADDRESS", "127.0.0.1") == "127.0.0.1":
@@ -712,6 +727,10 @@ def start_streamlit() -> None:
 
 
 if st.runtime.exists():
+    if os.environ.get("TRACE") == "1":
+        Frame.MAX_LOG_SIZE = 300  # characters to show of a message
+        logging.getLogger("websockets.client").setLevel(logging.DEBUG)
+        logging.getLogger("websockets.client").filters = [trace]  # not one more for each run
     show_page()
 elif __name__ == "__main__":
     start_streamlit()

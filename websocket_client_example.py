@@ -15,6 +15,7 @@ Run it
     In a second terminal:   python websocket_client_example.py
     Another server:         python websocket_client_example.py ws://127.0.0.1:9000
     Without a keyboard:     echo hello | python websocket_client_example.py
+    To watch the wire:      TRACE=1 python websocket_client_example.py
 You should see
     Connected to ws://127.0.0.1:8765 (Ctrl-C leaves)
     >>> hello                      what you type goes out
@@ -27,6 +28,7 @@ Try next
 """
 
 import asyncio
+import logging
 import os
 import re
 import shutil
@@ -161,6 +163,16 @@ async def run_client() -> None:
         leave(f"{len(lines.unechoed)} lines never came back.", 1)
 
 
+def trace(note: logging.LogRecord) -> bool:
+    """Print what travels: > goes out, < comes in, = is the state. The library notes it all."""
+    text = re.sub(r"^(. GET [^?]+\?)\S*", r"\1...", note.getMessage())
+    # An address, after its question mark, and most headers may hold a key: those stay unseen.
+    has_key = re.match(r"(?i)[<>] (?!Upgrade|Connection|Sec-WebSocket-[KVA])\S+: ", text)
+    if note.levelno == logging.DEBUG and text.isprintable() and not has_key:
+        show(f"{note.relativeCreated:6.0f} ms {text}")
+    return note.levelno > logging.INFO  # warnings and errors go their usual way
+
+
 def main() -> None:
     """Prepare keyboard and screen for every alphabet, then start."""
     for stream in (sys.stdin, sys.stdout):
@@ -168,6 +180,9 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     if os.name == "nt":
         os.system("")  # noqa: S605, S607 (makes a Windows terminal obey the codes in show())
+    if os.environ.get("TRACE") == "1":
+        logging.getLogger("websockets.client").setLevel(logging.DEBUG)
+        logging.getLogger("websockets.client").addFilter(trace)
     asyncio.run(run_client())
 
 

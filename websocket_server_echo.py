@@ -15,6 +15,7 @@ Run it
     In a terminal:          python websocket_server_echo.py
     In a second terminal:   python websocket_client_example.py
     To let classmates in:   HOST=0.0.0.0 python websocket_server_echo.py
+    To watch the wire:      TRACE=1 python websocket_server_echo.py
 You should see
     Listening at ws://127.0.0.1:8765 (Ctrl-C stops)
     127.0.0.1:50312 came
@@ -30,6 +31,7 @@ Try next
 import asyncio
 import logging
 import os
+import re
 import socket
 import sys
 from contextlib import suppress
@@ -87,12 +89,25 @@ async def run_server() -> None:
         await asyncio.wait([asyncio.create_task(server.wait_closed())], timeout=CLOSE_SECONDS)
 
 
+def trace(note: logging.LogRecord) -> bool:
+    """Print what travels: > goes out, < comes in, = is the state. The library notes it all."""
+    text = re.sub(r"^(. GET [^?]+\?)\S*", r"\1...", note.getMessage())
+    # An address, after its question mark, and most headers may hold a key: those stay unseen.
+    has_key = re.match(r"(?i)[<>] (?!Upgrade|Connection|Sec-WebSocket-[KVA])\S+: ", text)
+    if note.levelno == logging.DEBUG and text.isprintable() and not has_key:
+        print(f"{note.relativeCreated:6.0f} ms {text}")
+    return note.levelno > logging.INFO  # warnings and errors go their usual way
+
+
 def main() -> None:
     """Run the server; whatever stops it, end with a sentence."""
     if isinstance(sys.stdout, TextIOWrapper):  # show each line at once, even through a pipe
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
     # Who does not speak WebSocket is turned away; older libraries print a page about each.
     logging.getLogger("websockets.server").addFilter(lambda log: "handshake" not in log.msg)
+    if os.environ.get("TRACE") == "1":
+        logging.getLogger("websockets.server").setLevel(logging.DEBUG)
+        logging.getLogger("websockets.server").addFilter(trace)
     try:
         asyncio.run(run_server())
     except KeyboardInterrupt:
