@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import math
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pygame
 import pytest
 from conftest import ROOT, RunLesson, free_port
+from PIL import Image
 from screen import Screen, Window, running_screen
 from websockets.sync.server import ServerConnection, serve
 from wires import lesson_server, slow_line, wait_until
@@ -100,6 +102,31 @@ def test_the_panel_can_be_read(open_window: OpenWindow, tmp_path: Path, port: in
         assert isinstance(dark, int) and isinstance(bright, int) and bright - dark > 100
         light = picture.getpixel((36, 36))
         assert isinstance(light, tuple) and light[1] > 180 > light[0]  # green: connected
+
+
+def test_picture(open_window: OpenWindow, tmp_path: Path, port: int) -> None:
+    """Take the README's picture: PICTURES=docs puts it where it looks for it."""
+    path = ROOT / os.environ.get("PICTURES", str(tmp_path)) / "drawing.png"
+    turns = [step / 12 for step in range(200)]
+    flower = [(8 * turn + 60 * math.sin(4 * turn), turn) for turn in turns]  # radius, angle
+    curve = [
+        (
+            round(480 + 1.5 * (80 + radius) * math.cos(turn)),
+            round(330 + (80 + radius) * math.sin(turn)),
+        )
+        for radius, turn in flower
+    ]
+    with lesson_server(tmp_path, PING, port):
+        window = open_window(port)
+        window.reads("connected")
+        window.mouse(*curve)
+        window.reads("0 on their way")
+        before = window.text()
+        wait_until(lambda: "ping" in window.text() != before, "the ring of a ping")
+        window.photograph().convert("RGB").quantize(64).save(path, optimize=True)
+    assert path.stat().st_size < 60_000
+    with Image.open(path) as picture:
+        assert picture.size == (960, 600) and len(picture.getcolors(256) or []) > 30
 
 
 def test_pings_light_up(open_window: OpenWindow, tmp_path: Path, port: int) -> None:
