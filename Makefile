@@ -6,7 +6,7 @@ APT := env DEBIAN_FRONTEND=noninteractive apt-get
 BIN := .venv/bin
 
 # What PyAudio is built with, and, for the tests, a microphone, a screen and a browser.
-DEBIAN_PACKAGES := gcc python3-dev portaudio19-dev
+DEBIAN_PACKAGES := gcc python3-dev python3-venv portaudio19-dev
 DEBIAN_TEST_PACKAGES := pulseaudio pulseaudio-utils libasound2-plugins flite sox libnss3-tools \
   xvfb xdotool tmux iproute2
 
