@@ -16,7 +16,6 @@ LESSONS = sorted(
     path.name for path in ROOT.glob("*.py") if path.read_text().startswith("#!/usr/bin/env -S uv")
 )
 HEADINGS = ["What you learn", "Before you start", "Run it", "You should see", "Try next"]
-README = (ROOT / "README.md").read_text()
 
 
 def metadata(lesson: str) -> dict[str, object]:
@@ -76,33 +75,6 @@ class TestEveryLesson:
     @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permission")
     def test_can_be_run_by_its_name(self, lesson: str) -> None:
         assert (ROOT / lesson).stat().st_mode & 0o111
-
-    def test_stands_in_the_readme(self, lesson: str) -> None:
-        assert f"]({lesson})" in README
-
-
-def test_the_readme_names_only_files_that_exist() -> None:
-    text = re.sub(r"https?://[^\s)]+", "", README)
-    named = set(re.findall(r"\]\(([^)#]+)\)", text))
-    named |= set(re.findall(r"\b[\w/]+\.(?:py|txt|yml|toml|wav|sh|md)\b", text))
-    assert named
-    for name in named:
-        assert (ROOT / name).exists() or list(ROOT.glob(f"*/{name}")), name
-
-
-def test_every_command_of_make_stands_in_the_readme() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    packages = re.search(r"DEBIAN_PACKAGES := (.*)", makefile)
-    assert packages and f"apt-get install {packages.group(1)}" in README
-    for command in (
-        "python3 -m venv .venv",
-        ".venv/bin/pip install -r requirements.txt",
-        "sh samples/demo.sh .venv/bin/python",
-        ".venv/bin/pip install -r tests/requirements.txt",
-        '.venv-openai/bin/pip install "openai[realtime]"',
-        ".venv/bin/python -m pytest",
-    ):
-        assert command in README, command
 
 
 def test_pytest_takes_no_lesson_for_a_test() -> None:
