@@ -1045,7 +1045,9 @@ def trace(note: logging.LogRecord) -> bool:
 def main() -> None:
     """Take the port, load the engine, serve until Ctrl-C."""
     global transcriber
-    listener = socket.socket(socket.AF_INET6 if ":" in HOST else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in HOST else socket.AF_INET
+    # TCP by name: only then asyncio lets small messages leave at once, not with the next ones.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if os.name == "posix":  # there it means: also right after a restart
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
