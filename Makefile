@@ -32,6 +32,9 @@ lint: .venv/tests  ## check style and types
 soak: .venv/tests  ## let sixteen people speak for half an hour: does the service stay level?
 	$(BIN)/python tests/soak.py
 
+bench: .venv/bench  ## measure everything; ONLY="echo one" measures only that
+	PYTHONPATH=tests $(BIN)/python benchmarks/run.py $(ONLY)
+
 # ------------------------------------------------------------------------------------ set-up
 
 .venv/lessons: requirements.txt
@@ -65,4 +68,10 @@ soak: .venv/tests  ## let sixteen people speak for half an hour: does the servic
 	.venv-lowest/bin/uv pip install -q --python .venv-lowest -r .venv-lowest/lowest.txt -r tests/requirements.txt
 	@touch $@
 
-.PHONY: help demo test test-lowest lint soak
+# The service to compare with lives by itself, because it pins libraries that the lessons use.
+.venv/bench: .venv/tests benchmarks/requirements.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install -q --disable-pip-version-check -r benchmarks/requirements.txt
+	@touch $@
+
+.PHONY: help demo test test-lowest lint soak bench

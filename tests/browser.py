@@ -201,35 +201,39 @@ def _playwright() -> Iterator[Playwright]:
         yield playwright
 
 
+def open_browser(
+    playwright: Playwright,
+    says: Path | None = None,
+    env: dict[str, str] | None = None,
+    allow: bool = True,
+    arguments: tuple[str, ...] = (),
+    width: int = 1280,
+) -> Visitor:
+    """Open Chromium; its own fake microphone says the WAV file once, when it is opened."""
+    args = ["--no-sandbox", "--disable-gpu", "--mute-audio", *arguments]
+    if allow:
+        args += ["--use-fake-ui-for-media-stream"]
+    if says:
+        args += ["--use-fake-device-for-media-stream"]
+        args += [f"--use-file-for-fake-audio-capture={says}%noloop"]
+    browser = playwright.chromium.launch(
+        executable_path=chromium(), args=args, env=dict(os.environ | (env or {}))
+    )
+    page = browser.new_page(viewport={"width": width, "height": 844 if width < 500 else 800})
+    page.set_default_timeout(WAIT_MS)
+    return Visitor(page)
+
+
 @pytest.fixture
 def visit(_playwright: Playwright) -> Iterator[Visit]:
-    """Open a browser with a microphone: visit(says=WAV) or visit(env=microphone.environment).
-
-    Chromium's own fake microphone says the WAV file once, from the moment it is opened.
-    """
+    """Open a browser with a microphone: visit(says=WAV) or visit(env=microphone.environment)."""
     browsers: list[Browser] = []
 
-    def open_browser(
-        says: Path | None = None,
-        env: dict[str, str] | None = None,
-        allow: bool = True,
-        arguments: tuple[str, ...] = (),
-        width: int = 1280,
-    ) -> Visitor:
-        args = ["--no-sandbox", "--disable-gpu", "--mute-audio", *arguments]
-        if allow:
-            args += ["--use-fake-ui-for-media-stream"]
-        if says:
-            args += ["--use-fake-device-for-media-stream"]
-            args += [f"--use-file-for-fake-audio-capture={says}%noloop"]
-        browser = _playwright.chromium.launch(
-            executable_path=chromium(), args=args, env=dict(os.environ | (env or {}))
-        )
-        browsers.append(browser)
-        page = browser.new_page(viewport={"width": width, "height": 844 if width < 500 else 800})
-        page.set_default_timeout(WAIT_MS)
-        return Visitor(page)
+    def open_one(*arguments: Any, **options: Any) -> Visitor:
+        visitor = open_browser(_playwright, *arguments, **options)
+        browsers.append(visitor.browser)
+        return visitor
 
-    yield open_browser
+    yield open_one
     for browser in browsers:
         browser.close()
