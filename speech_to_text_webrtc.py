@@ -722,6 +722,8 @@ def start_streamlit() -> None:
     os.environ.setdefault("STREAMLIT_SERVER_SHOW_EMAIL_PROMPT", "false")
     os.environ.setdefault("STREAMLIT_BROWSER_GATHER_USAGE_STATS", "false")
     os.environ.setdefault("STREAMLIT_CLIENT_TOOLBAR_MODE", "viewer")  # no Deploy button
+    # After each drawing Streamlit would search all memory for garbage. That took half a core.
+    os.environ.setdefault("STREAMLIT_RUNNER_POST_SCRIPT_GC", "false")
     sys.argv[:1] = ["streamlit", "run", __file__]
     run_streamlit()
 
