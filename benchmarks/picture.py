@@ -53,12 +53,14 @@ def draw(latencies: Sequence[dict[str, Any]]) -> None:
         for kind in ("p50", "p95"):
             path = [place(point["streams"], point[kind]) for point in points]
             for start, end in pairwise(path):
-                for part in range(0, 20, 2 if kind == "p95" else 1):
-                    a, b = (
-                        tuple(s + (e - s) * n / 20 for s, e in zip(start, end, strict=True))
-                        for n in (part, part + 1)
-                    )
-                    pen.line((*a, *b), color, 3 * SCALE)
+                dashes = max(2, int(math.dist(start, end) / (8 * SCALE)))
+                for n in range(0, dashes, 2 if kind == "p95" else 1):
+                    dash = [
+                        begin + (stop - begin) * part / dashes
+                        for part in (n, n + 1)
+                        for begin, stop in zip(start, end, strict=True)
+                    ]
+                    pen.line(dash, color, 3 * SCALE)
             for x, y in path:
                 pen.ellipse((x - 8, y - 8, x + 8, y + 8), color)
         write(LEFT + 130, TOP + 22 + 22 * row, name, color=color)
