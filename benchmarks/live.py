@@ -53,8 +53,11 @@ def running_peer(*options: str) -> Iterator[tuple[int, int]]:
     with tempfile.TemporaryDirectory() as folder:
         command = [str(PEER), "-m", "wyoming_faster_whisper", "--uri", f"tcp://127.0.0.1:{port}"]
         command += ["--model", MICRO_WHISPER, "--data-dir", folder, "--language", "en"]
-        command += ["--beam-size", "1", *options]
-        with started(command, "Ready", lesson_environment()) as (process, _):
+        command += ["--beam-size", "1", "--cpu-threads", "1", *options]
+        with started(command, "Ready", lesson_environment({"OMP_NUM_THREADS": "1"})) as (
+            process,
+            _,
+        ):
             yield port, process.pid
 
 

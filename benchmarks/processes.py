@@ -51,5 +51,6 @@ def started(
 def run_time(command: list[str], env: dict[str, str] | None = None) -> float:
     """Return how many seconds a program runs."""
     begin = time.perf_counter()
-    subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL)
+    silence = subprocess.DEVNULL
+    subprocess.run(command, env=env, check=True, stdout=silence, stderr=silence)
     return time.perf_counter() - begin
