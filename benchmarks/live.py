@@ -14,7 +14,6 @@ from processes import memory_mib, processor_seconds, started
 from service import MICRO_WHISPER, TRANSCRIPTION, Service, client
 from speakers import (
     PHRASES,
-    PIECE_MS,
     RATE,
     Turn,
     all_at_once,
@@ -180,25 +179,37 @@ def latencies(report: Report, service: Service, peers: list[tuple[int, int, bool
 
 def costs(report: Report) -> None:
     """What a second of audio costs where nobody wants to see words before the end."""
-    speaking, listening, seconds = Measured(), [], 5
+    speaking, seconds = {1: Measured(), 8: Measured()}, 5
+    listening: dict[tuple[int, int], list[float]] = {(1, 40): [], (1, 20): [], (8, 20): []}
     with running_service(DELTA_MS="0") as quiet:
+        pid = quiet.process.pid
         for _ in range(RUNS):
-            run_service(quiet, 1, 5, speaking)
-            before = processor_seconds(quiet.process.pid)
-            asyncio.run(keep_silent(quiet.url, seconds))
-            listening.append((processor_seconds(quiet.process.pid) - before) / seconds)
-    report.add("processor time for 1 s of live speech, deltas off", speaking.cpu, "s", 0.05)
-    report.add("processor time for 1 s of silence", listening, "s", 0.03)
+            for count, measured in speaking.items():
+                run_service(quiet, count, 4, measured)
+            for (count, piece_ms), figures in listening.items():
+                before = processor_seconds(pid)
+                asyncio.run(keep_silent(quiet.url, count, piece_ms, seconds))
+                figures.append((processor_seconds(pid) - before) / seconds / count)
+    report.add("processor time for 1 s of live speech, deltas off", speaking[1].cpu, "s", 0.05)
+    report.add("the same, 8 streams at once", speaking[8].cpu, "s", 0.05)
+    for (count, piece_ms), figures in listening.items():
+        what = f"processor time for 1 s of silence, {count} stream, pieces of {piece_ms} ms"
+        report.add(what.replace("8 stream", "8 streams"), figures, "s", 0.03)
 
 
-async def keep_silent(url: str, seconds: float) -> None:
-    async with client(url) as student:
-        await student.configure()
-        begin = time.monotonic()
-        size = RATE * PIECE_MS // 1000
-        for n in range(int(seconds * 1000 / PIECE_MS)):
-            await asyncio.sleep(begin + n * PIECE_MS / 1000 - time.monotonic())
-            await student.append(silence(size / RATE, RATE))
+async def keep_silent(url: str, count: int, piece_ms: int, seconds: float) -> None:
+    """Let so many people listen to their own silence."""
+
+    async def listen() -> None:
+        piece = silence(piece_ms / 1000, RATE)
+        async with client(url) as student:
+            await student.configure()
+            begin = time.monotonic()
+            for n in range(int(seconds * 1000 / piece_ms)):
+                await asyncio.sleep(begin + n * piece_ms / 1000 - time.monotonic())
+                await student.append(piece)
+
+    await asyncio.gather(*(listen() for _ in range(count)))
 
 
 def many_streams(report: Report) -> None:

@@ -13,7 +13,7 @@ from service import TRANSCRIPTION, Client, client
 from speech import Audio, silence, spoken
 
 RATE = 24_000  # Hz, what OpenAI takes, and what costs the service a resampling
-PIECE_MS = 20  # how much a browser sends at a time
+PIECE_MS = 20  # how much lesson 8 sends at a time, as browsers do; lesson 7 sends twice as much
 PAUSE_S = 1.0  # between two phrases
 SOUND = 0.02 * 32768  # softer than this is no voice; flite sometimes begins with a click
 PHRASES = [  # of 2 to 3 s, made of the micro Whisper's 48 words, heard exactly by it
