@@ -1059,7 +1059,7 @@ def main() -> None:
         ) from None
 
     engine = WhisperEngine(WHISPER_MODEL) if WHISPER_MODEL else SphinxEngine()
-    engine.transcribe(bytes(2 * SAMPLE_RATE), "en")  # first calls are slow: get them over with
+    engine.transcribe(bytes(SAMPLE_RATE // 5), "en")  # first calls are slow: get them over with
     VoiceActivity().probabilities(np.zeros((1, CHUNK), np.int16))
     print(f"Engine: {engine.name} ({engine.model}, {engine.device})")
     if not WHISPER_MODEL:
