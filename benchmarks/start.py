@@ -12,7 +12,7 @@ from pathlib import Path
 from conftest import ROOT, free_port, lesson_environment
 from live import running_service
 from microphone import Microphone
-from processes import run_time, started
+from processes import processor_seconds, run_time, started
 from service import MICRO_WHISPER
 from table import Report
 
@@ -49,14 +49,18 @@ def first_lines(microphone: dict[str, str], echo: int, service: str) -> dict[str
 
 
 def measure(report: Report) -> None:
-    readiness: dict[str, list[float]] = {"the embedded engine": [], "the micro Whisper": []}
+    engines = {"the embedded engine": "", "the micro Whisper": MICRO_WHISPER}
+    readiness: dict[str, list[float]] = {name: [] for name in engines}
+    used: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(RUNS):
-        for name, model in (("the embedded engine", ""), ("the micro Whisper", MICRO_WHISPER)):
+        for name, model in engines.items():
             begin = time.perf_counter()
-            with running_service(WHISPER_MODEL=model):
+            with running_service(WHISPER_MODEL=model) as service:
                 readiness[name].append(time.perf_counter() - begin)
+                used[name].append(processor_seconds(service.process.pid))
     for name, times in readiness.items():
-        report.add(f"service, start to ready with {name}", times, "s", 1.5)
+        note = f"{statistics.median(used[name]):.2f} s of processor time"
+        report.add(f"service, start to ready with {name}", times, "s", 1.5, note=note)
 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
