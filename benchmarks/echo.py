@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 
 from conftest import ROOT, free_port, lesson_environment
-from processes import started
+from processes import processor_seconds, started
 from table import Report
 from websockets.asyncio.client import connect
 
@@ -86,6 +86,7 @@ async def tcp_speed(port: int, connections: int, message: str | bytes) -> float:
 def measure(report: Report) -> None:
     with ExitStack() as stack:
         ports: dict[str, int] = {}
+        pids: dict[str, int] = {}
         for name in (*LESSONS, "websockets", "aiohttp", "tcp"):
             ports[name] = free_port()
             if name in LESSONS:
@@ -94,17 +95,21 @@ def measure(report: Report) -> None:
                 peers = str(ROOT / "benchmarks/echo_peers.py")
                 command = [sys.executable, peers, name, str(ports[name])]
             env = lesson_environment({"PORT": str(ports[name])})
-            stack.enter_context(started(command, "^Listening", env))
+            process, _ = stack.enter_context(started(command, "^Listening", env))
+            pids[name] = process.pid
         for case, connections, message in CASES:
             speeds: dict[str, list[float]] = {name: [] for name in ports}
+            used = {name: -processor_seconds(pid) for name, pid in pids.items()}
             for run in range(RUNS):
                 order = list(ports)
                 for name in order[run % len(order) :] + order[: run % len(order)]:
                     speed = tcp_speed if name == "tcp" else websocket_speed
                     speeds[name].append(asyncio.run(speed(ports[name], connections, message)))
-            medians = {name: statistics.median(figures) for name, figures in speeds.items()}
-            note = "round trips/s: " + ", ".join(
-                f"{name} {median:,.0f}" for name, median in medians.items()
+            used = {name: used[name] + processor_seconds(pid) for name, pid in pids.items()}
+            note = "round trips/s, and µs of the server's processor time for one: " + ", ".join(
+                f"{name} {statistics.median(figures):,.0f} "
+                f"({1e6 * used[name] / (sum(figures) * SECONDS):.0f} µs)"
+                for name, figures in speeds.items()
             )
             for lesson in LESSONS:
                 ratios = [
