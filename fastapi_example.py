@@ -8,7 +8,7 @@
 #     "numpy>=2",
 #     "pocketsphinx>=5.1,<6",
 #     "python-multipart>=0.0.31",
-#     "uvicorn>=0.54",
+#     "uvicorn>=0.54,<0.55",
 #     "websockets>=15,<18",
 # ]
 # ///
@@ -966,7 +966,10 @@ async def realtime(websocket: WebSocket) -> None:
             sessions.discard(session)
 
 
-# -------------------------------------------------------------------------------------- main
+# --------------------------------------------------------------------------------- strangers
+
+# Nothing here is about speech. It bounds what somebody who means harm can take, in places where
+# uvicorn leaves that open. At a first reading go on at "main".
 
 
 class HttpConnection(H11Protocol):
@@ -1003,6 +1006,14 @@ def is_clients_turn(connection: asyncio.Protocol) -> bool:
     return request is None or request.more_body or request.response_started
 
 
+def is_our_mistake(record: logging.LogRecord) -> bool:
+    """Keep a client's broken text out of the log, where uvicorn would explain it at length."""
+    return "Invalid UTF-8" not in record.getMessage()
+
+
+# -------------------------------------------------------------------------------------- main
+
+
 class Server(uvicorn.Server):
     """Uvicorn, but who blocks a connection has to go, and at the end all get their last words."""
 
@@ -1024,11 +1035,6 @@ class Server(uvicorn.Server):
             if self.server_state.connections:  # still speaks would lose what it has not read yet
                 await asyncio.sleep(0.02)
         await super().shutdown(sockets)
-
-
-def is_our_mistake(record: logging.LogRecord) -> bool:
-    """Keep a client's broken text out of the log, where uvicorn would explain it at length."""
-    return "Invalid UTF-8" not in record.getMessage()
 
 
 def trace(note: logging.LogRecord) -> bool:
