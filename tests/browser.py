@@ -20,9 +20,9 @@ LESSON = ROOT / "speech_to_text_webrtc.py"
 WAIT_MS = 30_000  # for whatever is to appear: the machine may be busy
 expect.set_options(timeout=WAIT_MS)
 
-# What Streamlit 1.67 itself says when a page is closed at the very moment of a message.
+# What Streamlit 1.66 and 1.67 themselves say when a page is closed at the very moment of a message.
 HANGING_UP = (
-    r"\S+ \S+ Exception in ASGI application\n.{,3000}in receive_bytes\n"
+    r"(?:\S+ \S+ )?Exception in ASGI application\n.{,3000}in receive_bytes\n"
     r".{,6000}in _websocket_endpoint\n    await websocket.close\(\)\n.{,600}has been sent\.\n"
 )
 
