@@ -55,6 +55,7 @@ def assert_shows(output: str, *lines: str) -> None:
         assert found, f"{line!r} is not there, or not in its place:\n{output[position:]}"
         position = found.end()
     assert SECRET not in output
+    assert not re.search(r"(?i)\b(authorization|cookie|x-api-key|sec-websocket-protocol): ", output)
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
@@ -122,7 +123,7 @@ def test_the_client_shows_both_directions(run_lesson: RunLesson, tmp_path: Path)
 def test_the_window_shows_its_wire_in_the_terminal(tmp_path: Path) -> None:
     port = free_port()
     env = {"TRACE": "1", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
-    env |= {"WEBSOCKET_URL": f"ws://127.0.0.1:{port}/?{QUERY}"}
+    env |= {"WEBSOCKET_URL": f"ws://somebody:{SECRET}@127.0.0.1:{port}/?{QUERY}"}
     with lesson_server(tmp_path, PING, port) as server:
         window = RunningLesson(tmp_path / "window.log", PYGAME, env)
         try:
