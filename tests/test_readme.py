@@ -220,7 +220,7 @@ class TestEveryDocument:
 
     def test_every_file_it_names_exists(self, document: str) -> None:
         text = re.sub(r"https?://[^\s)]+", "", (ROOT / document).read_text())
-        for name in re.findall(r"\b[\w/-]+\.(?:py|txt|yml|toml|wav|sh|md|png)\b", text):
+        for name in re.findall(r"\.?\b[\w/-]+\.(?:py|txt|yml|toml|wav|sh|md|png)\b", text):
             assert any(f"/{path}".endswith(f"/{name}") for path in FILES) or name in MADE_UP, name
 
     def test_every_setting_it_names_is_read_somewhere(self, document: str) -> None:
