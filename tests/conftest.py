@@ -23,6 +23,23 @@ OpenLesson = Callable[..., "pexpect.spawn[str]"]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Files whose tests use the lessons' default ports, or see what a lesson says when nobody is there.
+AT_DEFAULT_PORTS = {
+    "test_docker",
+    "test_live_transcription",
+    "test_readme",
+    "test_single_recording",
+    "test_streamlit_lesson",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell pytest-xdist what belongs together: each file, and all files at the default ports."""
+    for item in items:
+        group = "default ports" if item.path.stem in AT_DEFAULT_PORTS else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def need(*tools: str) -> None:
     """Skip the test where a tool is missing; with CI=true that is a failure instead."""
     missing = [tool for tool in tools if not shutil.which(tool)]
