@@ -132,7 +132,7 @@ def closed_with(answer: bytes) -> tuple[int, str]:
 
 def post(port: int, headers: bytes, body: bytes = b"") -> tuple[int, Any]:
     """POST to the transcriptions with headers of one's own; return the status and what came."""
-    start = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    start = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
     with Rude(port) as rude:
         rude.send(start + headers + b"\r\n" + body)
         head, _, text = rude.rest().partition(b"\r\n\r\n")

@@ -220,9 +220,9 @@ async def test_64_sessions_are_served_and_one_more_is_told_that_there_are_no_pla
 
 HALVES = {
     "nothing": b"",
-    "half a request": b"GET /health HTTP/1.1\r\nHost: x\r\n",
+    "half a request": b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n",
     "half a handshake": HANDSHAKE,
-    "half a file": b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\n"
+    "half a file": b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     + MULTIPART
     + b"Content-Length: 1000\r\n\r\n"
     + FILE,
@@ -260,7 +260,9 @@ def test_a_thousand_slow_clients_cannot_take_all_connections(impatient_service: 
 
 def ask(service: Service) -> bytes:
     with Rude(service.port) as polite:
-        polite.send_what_is_taken(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        polite.send_what_is_taken(
+            b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+        )
         return polite.rest()
 
 
@@ -268,7 +270,7 @@ async def test_one_that_asks_and_does_not_read_the_answer_has_to_go(
     impatient_service: Service,
 ) -> None:
     service = impatient_service
-    ask_again = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    ask_again = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     with bounded(service, "answers over HTTP, never read", 30), Rude(service.port, 4096) as rude:
         files = service.open_files()
         await asyncio.to_thread(rude.flood, ask_again * 100, 3)
