@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import requests
 from conftest import ROOT
-from service import MICRO_WHISPER, Service, client
+from service import MICRO_WHISPER, TRANSCRIPTION, Service, client
 from speech import PHRASES, silence, spoken
 
 MAX_GROWTH_MIB = 15  # from the second quarter to the last: in the first one, caches fill
@@ -73,13 +73,16 @@ async def speak(service: Service, score: Score, end: float, speed: float, delay:
     rounds = max(1, round(60 * speed / (len(audio) / 24_000)))
     await asyncio.sleep(delay)  # nobody begins at the same moment as another
     while time.monotonic() < end:
-        async with client(service.url) as student:
+        # On a machine that is busy with other things the service holds back whoever sends, and so
+        # their pings. Late is not lost: what counts here is that every word comes.
+        async with client(service.url, ping_timeout=None) as student:
             for _ in range(rounds):
                 await student.say(audio, speed=speed)
+            await student.event(f"{TRANSCRIPTION}.completed", 5 * rounds, seconds=300)
             heard = await student.transcripts(5 * rounds)
-        right = [text == said for text, said in zip(heard, PHRASES * rounds, strict=True)]
+        right = [text == said for text, said in zip(heard, PHRASES * rounds, strict=False)]
         score.exact += right.count(True)
-        score.wrong += right.count(False)
+        score.wrong += max(len(heard), 5 * rounds) - right.count(True)
 
 
 async def soak(service: Service, sessions: int, minutes: float, speed: float) -> bool:
@@ -102,10 +105,12 @@ async def soak(service: Service, sessions: int, minutes: float, speed: float) ->
     print("minute  sessions     MiB  threads  tasks  files    exact  wrong")
     show()
     while not all(speaker.done() for speaker in speakers):
-        await asyncio.wait(speakers, timeout=max(10, minutes * 60 / 30))
+        pause, end_all = max(10, minutes * 60 / 30), asyncio.FIRST_EXCEPTION
+        ended, _ = await asyncio.wait(speakers, timeout=pause, return_when=end_all)
+        for speaker in ended:
+            speaker.result()  # a session that broke off is a failure, and is seen at once
         rows.append(await asyncio.to_thread(look, service, begin))
         show()
-    await asyncio.gather(*speakers)
     await asyncio.sleep(5)  # for connections that are kept for a while
     rows.append(await asyncio.to_thread(look, service, begin))
     show()
