@@ -173,7 +173,7 @@ class Client:
         audio = base64.b64encode(np.asarray(samples, "<i2").tobytes()).decode()
         await self.send("input_audio_buffer.append", audio=audio)
 
-    async def event(self, kind: str, count: int = 1, seconds: float = 60) -> Event:
+    async def event(self, kind: str, count: int = 1, seconds: float = 120) -> Event:
         """Wait for the count-th event of a kind and return it."""
         async with asyncio.timeout(seconds), self.news:
             while len(found := self.all(kind)) < count:

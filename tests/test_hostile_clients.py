@@ -21,7 +21,7 @@ import pytest
 import requests
 from conftest import ROOT
 from rude import CONTINUED, HANDSHAKE, PING, TEXT, Rude, closed_with, event, frame, post
-from service import MICRO_WHISPER, TRANSCRIPTION, Service, client, until
+from service import MICRO_WHISPER, Service, client, until
 from speech import PHRASES, silence, spoken
 from test_service_limits import changed_copy, closing
 
@@ -161,7 +161,7 @@ async def test_appends_of_15_mib_are_heard_and_longer_ones_refused(service: Serv
     silent = silence(15 * MIB * 3 // 4 // 2 / 24_000, 24_000)
     count = 8 if IS_LONG else 2
     assert len(silent) // 3 * 3 == len(silent)  # no padding: exactly 15 MiB of base64
-    with bounded(service, f"{count} sessions with two appends of 15 MiB each", count * 100):
+    with bounded(service, f"{count} sessions with two appends of 15 MiB each", count * 150):
         async with AsyncExitStack() as stack:
             students = [
                 await stack.enter_async_context(client(service.url, ping_timeout=None))
@@ -361,7 +361,6 @@ async def test_what_was_cleared_is_not_written_as_the_text_of_the_next_turn(
     async with client(service.url) as student:
         await student.configure(**pcm_16, turn_detection=vad(0.5, 5000))
         await student.say(said, 16_000)
-        await student.event(f"{TRANSCRIPTION}.delta")  # the engine has heard it
         await student.send("input_audio_buffer.clear")
         await student.configure(turn_detection=vad(0, 500))
         await student.append(silence(512 / 16_000))
