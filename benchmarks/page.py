@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 from browser import LESSON, App, open_browser
-from conftest import need
 from ear import Ear
 from playwright.sync_api import sync_playwright
 from processes import processor_seconds
@@ -20,7 +19,6 @@ SECONDS = 5  # for which the processor is watched
 
 
 def measure(report: Report) -> None:
-    need("chromium")
     firsts, delays, costs = [], [], []
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder = Path(name)

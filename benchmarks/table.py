@@ -124,12 +124,13 @@ def save(report: Report, parts: Sequence[str], seconds: float) -> dict[str, Any]
 
 def as_markdown(rows: Sequence[Row]) -> str:
     """Return the table as it stands in docs/performance.md."""
-    lines = ["| what | measured | before | budget | |", "|---|---|---|---|---|"]
+    lines = ["| what | measured | before | budget | | load |", "|---|--:|--:|--:|---|--:|"]
     for row in rows:
         before = "" if row.before is None else show(row.before)
         value = f"{show(row.value)} {row.unit}"
         verdict = f"**{row.verdict}**" if row.is_met is False else row.verdict
-        lines.append(f"| {row.what} | {value} | {before} | {row.budget} | {verdict} |")
+        cells = [row.what, value, before, row.budget, verdict, f"{row.load:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
