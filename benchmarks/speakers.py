@@ -15,7 +15,7 @@ from speech import Audio, silence, spoken
 
 RATE = 24_000  # Hz, what OpenAI takes, and what costs the service a resampling
 PIECE_MS = 20  # how much lesson 8 sends at a time, as browsers do; lesson 7 sends twice as much
-PATIENCE_S = 200  # for the last text: a service that cannot keep up is late, but is to lose nothing
+PATIENCE_S = 100  # for the last text: a service that cannot keep up is late, but is to lose nothing
 PAUSE_S = 1.0  # between two phrases
 SOUND = 0.02 * 32768  # softer than this is no voice; flite sometimes begins with a click
 PHRASES = [  # of 2 to 3 s, made of the micro Whisper's 48 words, heard exactly by it
@@ -83,6 +83,8 @@ async def speak(
         with suppress(TimeoutError):  # a phrase without text counts as not heard
             await student.event(f"{TRANSCRIPTION}.completed", len(phrases), PATIENCE_S)
         note_events(student, turns)
+        if any(math.isnan(turn.written) for turn in turns):
+            print(f"      a text is missing; close code {student.websocket.close_code}")
         return turns
 
 
