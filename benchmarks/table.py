@@ -107,11 +107,15 @@ def save(report: Report, parts: Sequence[str], seconds: float) -> dict[str, Any]
     done = {row.part for row in report.rows}
     rows = [Row(**row) for row in old.get("rows", []) if row["part"] not in done] + report.rows
     rows.sort(key=lambda row: parts.index(row.part) if row.part in parts else len(parts))
+    points = {
+        (point["name"], point["streams"]): point
+        for point in [*old.get("latencies", []), *report.latencies]
+    }
     result = {
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "seconds": round(seconds),
         "machine": machine(),
-        "latencies": report.latencies or old.get("latencies", []),
+        "latencies": list(points.values()),
         "rows": [asdict(row) for row in rows],
     }
     RESULTS.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
