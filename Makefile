@@ -38,7 +38,7 @@ bench: .venv/bench  ## measure everything; ONLY="echo one" measures only that
 # ------------------------------------------------------------------------------------ set-up
 
 .venv/lessons: requirements.txt
-	@echo "Setting up, once: system packages, then .venv with requirements.txt."
+	@echo "Setting up, once: system packages, then .venv with requirements.txt: a gigabyte, some minutes."
 	@if command -v apt-get >/dev/null; then \
 	  dpkg -s $(DEBIAN_PACKAGES) >/dev/null 2>&1 || \
 	  { $(ADMIN) $(APT) update -qq && $(ADMIN) $(APT) install -y -qq $(DEBIAN_PACKAGES) >/dev/null; }; \

@@ -32,7 +32,8 @@ You should see
     and at http://127.0.0.1:8000/docs a page on which to try the HTTP part by hand.
 Try next
     A client may say how long a pause ends a turn. In simple_audio_transcription.py
-    set SILENCE_MS to 200, speak with pauses, and one sentence becomes many turns.
+    set SILENCE_MS to 200, speak with pauses, and one sentence becomes many turns. (That
+    takes a microphone: samples/speech.wav has no such pauses.)
 """
 
 import asyncio
@@ -205,7 +206,8 @@ def find_weights(model: str) -> Path:
     if model not in KNOWN_MODELS:
         known = ", ".join(KNOWN_MODELS)
         raise SystemExit(
-            f"WHISPER_MODEL={model} is no folder with a model.bin and no model that I know.\n"
+            f"WHISPER_MODEL={WHISPER_MODEL} "
+            "is no folder with a model.bin and no model that I know.\n"
             f"I know these, and each with -int8, which needs less memory:\n{known}"
         )
     files = ["config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocab*"]
@@ -1048,6 +1050,14 @@ def trace(note: logging.LogRecord) -> bool:
     return note.levelno > logging.INFO  # warnings and errors go their usual way
 
 
+def cannot_listen(error: OSError) -> SystemExit:
+    """Return what ends the program with a sentence."""
+    return SystemExit(
+        f"Cannot listen on {HOST}, port {PORT}: {error.strerror}.\n"
+        f"If another program has the port, choose another: PORT={PORT + 1}"
+    )
+
+
 def main() -> None:
     """Take the port, load the engine, serve until Ctrl-C."""
     global transcriber
@@ -1059,10 +1069,7 @@ def main() -> None:
     try:
         listener.bind((HOST, PORT))
     except OSError as error:
-        raise SystemExit(
-            f"Cannot listen on {HOST}, port {PORT}: {error.strerror}.\n"
-            f"If another program has the port, choose another: PORT={PORT + 1}"
-        ) from None
+        raise cannot_listen(error) from None
 
     engine = WhisperEngine(WHISPER_MODEL) if WHISPER_MODEL else SphinxEngine()
     engine.transcribe(bytes(SAMPLE_RATE // 5), "en")  # first calls are slow: get them over with
@@ -1073,6 +1080,10 @@ def main() -> None:
         print("  fetched, and so is the same service in Docker: docker compose up faster-whisper")
     if HOST not in ("127.0.0.1", "::1", "localhost") and not API_KEY:
         print("  Whoever reaches this address may use it. Set API_KEY to change that.")
+    try:
+        listener.listen(MAX_CONNECTIONS)  # not before: from now on it has to answer
+    except OSError as error:  # another one began to listen while this one loaded its engine
+        raise cannot_listen(error) from None
     print(f"Listening on ws://{HOST}:{PORT}/v1/realtime?intent=transcription", flush=True)
 
     transcriber = Transcriber(engine)
@@ -1094,5 +1105,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):  # Ctrl-C is the way to end it, also while it loads a model
+    try:
         main()
+    except KeyboardInterrupt:  # Ctrl-C is the way to end it, also while it loads a model
+        print("\nStopped.")

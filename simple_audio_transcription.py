@@ -24,7 +24,8 @@ Run it
     With lesson 5:          put  ws://127.0.0.1:8000/v1/realtime?intent=transcription  into
                             the environment variable WEBSOCKET_URL (README.md shows how)
     With OpenAI:            the same with wss://api.openai.com, and your key in OPENAI_API_KEY
-    Ctrl-C ends the recording and waits for the last words.
+    It asks which microphone and how long; Enter takes what stands in [ ]. Ctrl-C ends the
+    recording and waits for the last words.
 You should see
     [0:00] hello world
     [0:02] set a timer for three minutes
@@ -44,6 +45,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -64,7 +66,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, InvalidURI, WebSocketException
 from websockets.frames import Frame
 
-URL = os.environ.get("WEBSOCKET_URL", "ws://127.0.0.1:10300/v1/realtime?intent=transcription")
+URL = os.environ.get("WEBSOCKET_URL") or "ws://127.0.0.1:10300/v1/realtime?intent=transcription"
 IS_LOCAL = URL.startswith(("ws://127.0.0.1:", "ws://localhost:"))
 API_KEY = os.environ.get("API_KEY") or os.environ.get("OPENAI_API_KEY", "")
 MODEL = os.environ.get("TRANSCRIPTION_MODEL", "gpt-live-transcribe")  # at home there is only one
@@ -91,6 +93,7 @@ ALLOW_MICROPHONE = {
     "darwin": "System Settings > Privacy & Security > Microphone: allow your terminal.",
     "win32": "Settings > Privacy & security > Microphone: let desktop apps use it.",
 }
+WITHOUT_MICROPHONE = "Without a microphone, --file samples/speech.wav works."
 
 # ---------------------------------------------------------------------------- what is spoken
 
@@ -215,7 +218,8 @@ def microphone(number: int | None, speech: Speech) -> Iterator[str]:
     except OSError as error:
         raise OSError(
             f"Cannot record: {error}\n{ALLOW_MICROPHONE[sys.platform]}\n"
-            "--list-devices shows which microphones there are, --device NUMBER chooses one."
+            "--list-devices shows which microphones there are, --device NUMBER chooses one.\n"
+            f"{WITHOUT_MICROPHONE}"
         ) from None
     finally:
         audio.terminate()
@@ -477,7 +481,7 @@ def explain(error: Exception) -> str:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             setting = f'WEBSOCKET_URL="ws://127.0.0.1:{port}/v1/realtime?intent=transcription"'
             setting = f"$env:{setting};" if sys.platform == "win32" else setting
-            command = f"{setting} python simple_audio_transcription.py"
+            command = f"{setting} python {shlex.join(sys.argv)}"
             return f"Nothing answers at {URL}, but there is a service at port {port}:\n{command}"
     return (
         f"Nothing answers at {URL}. Start the service in another terminal:\n"
@@ -575,8 +579,8 @@ async def run(arguments: argparse.Namespace) -> None:
         watching.cancel()
         if speech.copy:
             speech.copy.close()
-        count, words = len(speech.phrases), len(" ".join(speech.phrases).split())
-        write_line(f"{count} phrases, {words} words, {clock(speech.end)} of audio.")
+    count, words = len(speech.phrases), len(" ".join(speech.phrases).split())
+    write_line(f"{count} phrases, {words} words, {clock(speech.end)} of audio.")
     if speech.problem:
         raise SystemExit(speech.problem)
 
@@ -612,13 +616,17 @@ def main() -> None:
         microphones = find_microphones()
         for number, name in microphones.items():
             print(f"{number:3}  {name}")
+        if not microphones:
+            raise SystemExit(f"There is no microphone. {WITHOUT_MICROPHONE}")
         if arguments.list_devices:
             return
         numbers = [str(number) for number in microphones]
-        answer = ask("Which microphone?", "default", lambda text: text in numbers)
+        answer = ask(
+            "Which microphone? Its number, or Enter for", "default", lambda text: text in numbers
+        )
         arguments.device = None if answer == "default" else int(answer)
     if is_asking and arguments.seconds is None:
-        arguments.seconds = float(ask("How many seconds?", "30", is_duration))
+        arguments.seconds = float(ask("How many seconds? Enter for", "30", is_duration))
     arguments.seconds = arguments.seconds or 30
     if os.environ.get("TRACE") == "1":
         Frame.MAX_LOG_SIZE = 300  # characters to show of a message

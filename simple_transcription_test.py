@@ -34,6 +34,7 @@ Try next
 import argparse
 import io
 import os
+import shlex
 import sys
 import time
 import wave
@@ -46,7 +47,7 @@ from typing import NoReturn
 import numpy as np
 import requests
 
-SERVICE_URL = os.environ.get("SERVICE_URL", "http://127.0.0.1:10300").rstrip("/")
+SERVICE_URL = (os.environ.get("SERVICE_URL") or "http://127.0.0.1:10300").rstrip("/")
 API_KEY = os.environ.get("API_KEY") or os.environ.get("OPENAI_API_KEY", "")
 MODEL = os.environ.get("TRANSCRIPTION_MODEL", "gpt-transcribe")  # at home there is only one
 LANGUAGE = os.environ.get("LANGUAGE", "en")  # two letters; empty: the service finds out
@@ -70,6 +71,7 @@ ALLOW_MICROPHONE = {
     "darwin": "System Settings > Privacy & Security > Microphone: allow your terminal.",
     "win32": "Settings > Privacy & security > Microphone: let desktop apps use it.",
 }
+WITHOUT_MICROPHONE = "Without a microphone, --file samples/speech.wav works."
 
 web = requests.Session()
 if SERVICE_URL.startswith(("http://127.0.0.1:", "http://localhost:")):
@@ -114,11 +116,15 @@ def list_devices() -> None:
     pyaudio = import_pyaudio()
     with silent_stderr():
         audio = pyaudio.PyAudio()
+    count = 0
     for number in range(audio.get_device_count()):
         device = audio.get_device_info_by_index(number)
         if device["maxInputChannels"] > 0:
             print(f"{number:3}  {device['name']}, {device['defaultSampleRate']:.0f} Hz")
+            count += 1
     audio.terminate()
+    if not count:
+        failed("microphone", "There is no microphone.", WITHOUT_MICROPHONE)
 
 
 def record(seconds: float) -> bytes:
@@ -145,7 +151,8 @@ def record(seconds: float) -> bytes:
             show_progress(len(pcm) / 2 / rate, seconds)
         stream.close()
     except OSError as error:
-        failed("microphone", f"Cannot record: {error}", ALLOW_MICROPHONE[sys.platform])
+        remedy = f"{ALLOW_MICROPHONE[sys.platform]}\n  {WITHOUT_MICROPHONE}"
+        failed("microphone", f"Cannot record: {error}", remedy)
     finally:
         audio.terminate()
 
@@ -234,7 +241,8 @@ def explain(error: requests.RequestException) -> NoReturn:
     if isinstance(error, requests.Timeout):
         failed("service", f"{SERVICE_URL} does not answer in time.", "Is it the right address?")
     if not isinstance(error, requests.ConnectionError):
-        failed("service", f"{SERVICE_URL}: {error}", "Correct SERVICE_URL.")
+        remedy = "SERVICE_URL begins with http:// or https://, as in http://127.0.0.1:8000."
+        failed("service", f"{SERVICE_URL}: {error}", remedy)
     remedies = ["Start a service in another terminal, or correct SERVICE_URL:"]
     for port, command in LOCAL_SERVICES.items():
         url = f"http://127.0.0.1:{port}"
@@ -251,7 +259,7 @@ def explain(error: requests.RequestException) -> NoReturn:
 
 def setting(url: str) -> str:
     """Return the command that runs this lesson with another service, for this system's shell."""
-    command = "python simple_transcription_test.py"
+    command = f"python {shlex.join(sys.argv)}"
     if sys.platform == "win32":
         return f'$env:SERVICE_URL="{url}"; {command}'
     return f"SERVICE_URL={url} {command}"

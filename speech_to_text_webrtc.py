@@ -24,8 +24,9 @@ Run it
     In a second terminal:   python speech_to_text_webrtc.py
     Or, which is the same:  streamlit run speech_to_text_webrtc.py
     To watch the wire:      TRACE=1 python speech_to_text_webrtc.py
-    Then open http://localhost:8501 in a browser. Browsers give their microphone only to
-    https pages and to localhost. Choose the service on the left of the page.
+    Then open http://localhost:8501 in a browser (127.0.0.1:8501, as it says, is the same).
+    Browsers give their microphone only to https pages and to localhost. Choose the service
+    on the left of the page.
 You should see
     Press START, allow the microphone, speak: your words appear while you speak, then join
     the list below them, each phrase with its time. STOP ends it. What was said can be

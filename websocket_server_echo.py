@@ -22,7 +22,8 @@ You should see
     127.0.0.1:50312 said 'hello'
     127.0.0.1:50312 left (close code 1000)
 Try next
-    Make it a chat room: import broadcast beside serve, and in echo() replace
+    Make it a chat room: from websockets.asyncio.server import broadcast, too, and in
+    echo() replace
         await connection.send(message)
     by  broadcast(connection.server.connections, message)
     Start the server again and two clients: what one types, both now read.
@@ -114,7 +115,8 @@ def main() -> None:
         print("\nStopped.")
     except (OSError, OverflowError, ValueError) as problem:
         raise SystemExit(
-            f"Cannot listen at {HOST}:{PORT}: {problem}. Is that port taken? Choose another:\n"
+            f"Cannot listen at {HOST}:{PORT}: {problem}\n"
+            "Is that port taken, or no number up to 65535? Choose another:\n"
             "    PORT=8766 python websocket_server_echo.py\n"
             "    in PowerShell: $env:PORT=8766; python websocket_server_echo.py"
         ) from None

@@ -150,7 +150,8 @@ def main() -> None:
         print("\nStopped.")
     except (OSError, OverflowError, ValueError) as problem:
         raise SystemExit(
-            f"Cannot listen at {HOST}:{PORT}: {problem}. Is that port taken? Choose another:\n"
+            f"Cannot listen at {HOST}:{PORT}: {problem}\n"
+            "Is that port taken, or no number up to 65535? Choose another:\n"
             "    PORT=8766 python websocket_server_echo_ping.py\n"
             "    in PowerShell: $env:PORT=8766; python websocket_server_echo_ping.py"
         ) from None

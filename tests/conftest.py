@@ -23,8 +23,10 @@ OpenLesson = Callable[..., "pexpect.spawn[str]"]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Files whose tests use the lessons' default ports, or see what a lesson says when nobody is there.
+# Files whose tests use the lessons' default ports, or see what a lesson says when nobody is there,
+# or name to Docker ports that nobody else may take meanwhile.
 AT_DEFAULT_PORTS = {
+    "test_classroom",
     "test_docker",
     "test_live_transcription",
     "test_readme",
@@ -33,6 +35,7 @@ AT_DEFAULT_PORTS = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tell pytest-xdist what belongs together: each file, and all files at the default ports."""
     for item in items:
@@ -67,6 +70,7 @@ def lesson_environment(env: dict[str, str] | None = None) -> dict[str, str]:
     """Return the machine's environment without anything that would change a lesson's defaults."""
     settings = {"HOST", "PORT", "API_KEY", "OPENAI_API_KEY", "WEBSOCKET_URL", "SERVICE_URL"}
     settings |= {"LANGUAGE", "TRANSCRIPTION_MODEL", "DEBUG", "TRACE", "ALLOWED_ORIGINS", "CI"}
+    settings |= {"COLUMNS", "LINES"}  # which pytest-xdist sets: a terminal tells its own size
     settings |= {"ALLOWED_HOSTS"}
     kept = {
         name: value

@@ -127,9 +127,11 @@ def compose() -> Iterator[Compose]:
     need_engine()
     project = Compose("one")
     project.down()
-    print(f"up, with the image to be built: {project.up('--build', 'faster-whisper'):.1f} s")
-    yield project
-    project.down()
+    try:
+        print(f"up, with the image to be built: {project.up('--build', 'faster-whisper'):.1f} s")
+        yield project
+    finally:
+        project.down()
 
 
 @pytest.fixture(scope="session")

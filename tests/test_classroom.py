@@ -42,8 +42,6 @@ class Classroom(Compose):
             PAGE_PORT=str(self.page),
         )
         self.url = f"ws://127.0.0.1:{self.local}/v1/realtime?intent=transcription"
-        self.down()
-        self.up("--build", "--scale", "faster-whisper=2")
 
     def certificate(self, folder: Path) -> Path:
         """Fetch the certificate as a student does."""
@@ -67,8 +65,12 @@ class Classroom(Compose):
 @pytest.fixture(scope="module")
 def classroom(_caddy_image: None) -> Iterator[Classroom]:
     room = Classroom(NAME)
-    yield room
     room.down()
+    try:
+        room.up("--build", "--scale", "faster-whisper=2")
+        yield room
+    finally:
+        room.down()
 
 
 @pytest.fixture

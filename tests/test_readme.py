@@ -8,6 +8,7 @@ import ast
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -143,6 +144,8 @@ def check_words(words: list[str]) -> str:
     match Path(program).name:
         case "uv" | "streamlit" if rest == ["run"]:
             pass  # as a name for that way to start a lesson
+        case "python" if rest[:2] == ["-X", "importtime"]:
+            pass
         case "python" if rest[0] == "-c":
             compile(rest[1], "<command>", "exec")
         case "python" | "python3" | "py" | "uv" | "streamlit" if rest and rest[0] != "-m":
@@ -171,8 +174,8 @@ def check_words(words: list[str]) -> str:
             check_compose(rest)
             return "docker"
         case "apt-get":
-            packages = set(re.findall(r"[\w-]+", MAKEFILE))
-            assert rest[0] == "install" and set(rest[1:]) <= packages, words
+            packages = {"make", *re.findall(r"[\w-]+", MAKEFILE)}
+            assert rest[0] in ("install", "update") and set(rest[1:]) <= packages, words
         case "brew":
             assert f"brew install {rest[1]}" in MAKEFILE, words
         case "sh":
@@ -462,6 +465,16 @@ def in_a_notebook(student: Student) -> str:
     return student.python("-c", f"import asyncio\nasync def cell(): {run}\nasyncio.run(cell())")
 
 
+def in_a_new_terminal(student: Student) -> str:
+    ended = subprocess.run(
+        [str(shutil.which("bash")), "-c", f"python {ECHO}"],
+        env={"PATH": str(student.folder)},
+        capture_output=True,
+        text=True,
+    )
+    return ended.stderr
+
+
 def beside_a_file_called_websockets(student: Student) -> str:
     student.has_a_file("websockets.py")
     return student.python(str(student.has_a_file(ECHO, read_lesson(ECHO))))
@@ -547,6 +560,7 @@ def without_a_screen(student: Student) -> str:
 SAMPLE = "samples/speech.wav"
 NOWHERE = "127.0.0.1:9"
 WAYS: dict[str, Callable[[Student], str]] = {  # how a message begins: what brings it about
+    "python: command not found": in_a_new_terminal,
     "ModuleNotFoundError: No module named 'websockets'": lambda s: s.python("-I", "-S", ECHO),
     "ModuleNotFoundError: No module named 'websockets.asyncio'": beside_a_file_called_websockets,
     "RuntimeError: asyncio.run()": in_a_notebook,
@@ -566,6 +580,9 @@ WAYS: dict[str, Callable[[Student], str]] = {  # how a message begins: what brin
     "loudest moment": lambda student: with_a_muted_microphone(student, SINGLE, "1"),
     "The microphone is silent": lambda student: with_a_muted_microphone(student, LIVE, "5"),
     "Cannot record": without_a_microphone,
+    "There is no microphone": lambda student: student.run(
+        SINGLE, "--list-devices", PULSE_SERVER="unix:/nowhere"
+    ),
     "The service heard no words": with_a_recording_of_nothing,
     "is no folder": lambda student: student.run(SERVICE, WHISPER_MODEL="smal", PORT="0"),
     "Cannot fetch the weights": without_internet,

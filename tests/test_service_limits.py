@@ -4,12 +4,13 @@ import asyncio
 import json
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
-from conftest import ROOT, RunLesson
+from conftest import ROOT, STRICT_PYTHON, RunLesson, free_port, lesson_environment
 from service import TRANSCRIPTION, Service, StartService, client, until
 from speech import silence, spoken, write_wav
 from websockets.asyncio.client import connect
@@ -266,3 +267,36 @@ def sick(address: str) -> dict[str, str]:
     """Wait until the service calls itself sick, and return what it says."""
     until(lambda: requests.get(address, timeout=30).status_code == 503)
     return dict(requests.get(address, timeout=30).json())
+
+
+def test_a_port_that_is_taken_while_the_engine_loads_is_named_too(
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    script = changed_copy(
+        tmp_path,
+        "        from pocketsphinx import Decoder\n",
+        "        from pocketsphinx import Decoder\n        print('loads', flush=True)\n"
+        "        input()  # until the test has taken the port\n",
+    )
+    command = [*STRICT_PYTHON, str(script)]
+    with (
+        subprocess.Popen(
+            command,
+            env=lesson_environment({"PORT": str(port)}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as second,
+        socket.socket() as first,
+    ):
+        assert second.stdout
+        assert second.stdout.readline() == "loads\n"
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        first.bind(("127.0.0.1", port))
+        first.listen()
+        output, errors = second.communicate("go on\n", timeout=60)
+    assert second.returncode == 1
+    assert f"Cannot listen on 127.0.0.1, port {port}" in errors and "Traceback" not in errors
+    assert "Listening" not in output

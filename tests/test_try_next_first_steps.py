@@ -51,7 +51,7 @@ def changed(lesson: str, folder: Path, *changes: tuple[str, str]) -> Path:
 
 def lesson_1_as_a_chat_room(folder: Path) -> Path:
     text = exercise(ECHO)
-    assert "import broadcast beside serve" in text
+    assert "from websockets.asyncio.server import broadcast, too" in text
     old = code_in(text, r"replace\n +(.+)")
     new = code_in(text, r"by  (.+)")
     return changed(
