@@ -17,7 +17,7 @@ demo: .venv/lessons  ## hear samples/speech.wav, sent as a file and spoken live
 	@sh samples/demo.sh $(BIN)/python
 
 test: .venv/tests  ## run all tests, as CI does
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 test-lowest: .venv-lowest/tests  ## the same with the lowest versions in requirements.txt
 	.venv-lowest/bin/python -m pytest

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).parent.parent
 STRICT_PYTHON = [sys.executable, "-W", "error::DeprecationWarning"]
@@ -35,12 +36,17 @@ AT_DEFAULT_PORTS = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell pytest-xdist what belongs together: each file, and all files at the default ports."""
-    for item in items:
-        group = "default ports" if item.path.stem in AT_DEFAULT_PORTS else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+class FilesTogether(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """Let the same process run all tests of a file, and all files at the default ports."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.split("::")[0]).stem
+        return "default ports" if file in AT_DEFAULT_PORTS else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FilesTogether:
+    """Tell pytest-xdist how to share out the tests."""
+    return FilesTogether(config, log)
 
 
 def need(*tools: str) -> None:
