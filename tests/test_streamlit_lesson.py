@@ -34,7 +34,7 @@ def conversation(*phrases: str, rate: int = 48_000, pause: float = 1.2) -> Audio
     return np.concatenate(parts)
 
 
-def has_partial(visitor: Visitor, number: int, phrase: str) -> bool:
+def seen_coming(visitor: Visitor, number: int, phrase: str) -> bool:
     """Tell whether the beginning of a phrase stood on the page before the phrase was written."""
     return any(
         len(state["said"]) == number and state["live"] and phrase.startswith(state["live"])
@@ -55,22 +55,28 @@ def test_words_stand_on_the_page(
     if source == "PulseAudio":
         microphone: Microphone = request.getfixturevalue("microphone")
         visitor = visit(env=microphone.environment)
-        visitor.open(app.url)
-        visitor.start()
-        visitor.expect_badge("microphone on")
-        visitor.expect_badge("service on")
-        microphone.say(write_wav(tmp_path / "said.wav", conversation(*SAID, rate=16_000), 16_000))
     else:
         visitor = visit(says=write_wav(tmp_path / "said.wav", conversation(*SAID), 48_000))
-        visitor.open(app.url)
-        visitor.start()
-    visitor.expect_said(*SAID)
+    visitor.open(app.url)
     # Words are shown when two looks agree, and that takes 1 s: in phrases of more than two words.
-    long = [number for number, phrase in enumerate(SAID) if len(phrase.split()) > 2]
-    shown = [number for number in long if has_partial(visitor, number, SAID[number])]
-    assert len(shown) >= len(long) - 1, visitor.seen()  # a look that would be late is left out
-    visitor.stop()
-    visitor.expect_said(*SAID)
+    # A busy machine's service leaves looks out, never text: then the same is said once more.
+    unseen = {phrase for phrase in SAID if len(phrase.split()) > 2}
+    said: list[str] = []
+    while unseen and len(said) < 6 * len(SAID):
+        visitor.start()
+        if source == "PulseAudio":
+            visitor.expect_badge("microphone on")
+            visitor.expect_badge("service on")
+            wav = write_wav(tmp_path / "said.wav", conversation(*SAID, rate=16_000), 16_000)
+            microphone.say(wav)
+        visitor.expect_said(*said, *SAID)
+        visitor.stop()
+        visitor.expect_said(*said, *SAID)
+        unseen -= {
+            text for at, text in enumerate(SAID, len(said)) if seen_coming(visitor, at, text)
+        }
+        said += SAID
+    assert not unseen, visitor.seen()
 
 
 def test_the_service_gets_16_khz_mono_pcm16_and_all_of_it(
