@@ -3,9 +3,9 @@
 # requires-python = ">=3.11"
 # dependencies = [
 #     "av>=18,<19",
-#     "fastapi>=0.165",
+#     "fastapi>=0.165,<1",
 #     "faster-whisper>=1.2.1,<2",
-#     "numpy>=2",
+#     "numpy>=2,<3",
 #     "pocketsphinx>=5.1,<6",
 #     "python-multipart>=0.0.31",
 #     "uvicorn>=0.54,<0.55",
@@ -617,8 +617,12 @@ def agreed_words(before: list[str], now: list[str]) -> list[str]:
 
     What two looks in a row agree on rarely changes any more: LocalAgreement, Liu et al. 2020.
     """
-    same = [first == second for first, second in zip(before, now, strict=False)]
-    return now[: [*same, False].index(False)]
+    agreed = []
+    for first, second in zip(before, now, strict=False):
+        if first != second:
+            break
+        agreed.append(second)
+    return agreed
 
 
 @dataclass
@@ -1053,7 +1057,7 @@ def trace(note: logging.LogRecord) -> bool:
 def cannot_listen(error: OSError) -> SystemExit:
     """Return what ends the program with a sentence."""
     return SystemExit(
-        f"Cannot listen on {HOST}, port {PORT}: {error.strerror}.\n"
+        f"Cannot listen at {HOST}:{PORT}: {error.strerror}.\n"
         f"If another program has the port, choose another: PORT={PORT + 1}"
     )
 

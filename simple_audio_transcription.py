@@ -3,7 +3,7 @@
 # requires-python = ">=3.11"
 # dependencies = [
 #     "av>=18,<19",
-#     "numpy>=2",
+#     "numpy>=2,<3",
 #     "pyaudio>=0.2.14",
 #     "websockets>=15,<18",
 # ]

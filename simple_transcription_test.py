@@ -2,9 +2,9 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#     "numpy>=2",
+#     "numpy>=2,<3",
 #     "pyaudio>=0.2.14",
-#     "requests>=2.33",
+#     "requests>=2.33,<3",
 # ]
 # ///
 """Lesson 6: one recording, one transcript, and a check of every step on the way

@@ -2,11 +2,11 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#     "aiortc>=1.16",
+#     "aiortc>=1.16,<2",
 #     "av>=18,<19",
-#     "numpy>=2",
-#     "streamlit>=1.66",
-#     "streamlit-webrtc>=0.79",
+#     "numpy>=2,<3",
+#     "streamlit>=1.66,<2",
+#     "streamlit-webrtc>=0.79,<1",
 #     "websockets>=15,<18",
 # ]
 # ///

@@ -182,7 +182,7 @@ async def test_stopped_in_mid_sentence_it_writes_down_what_was_said(
 def test_a_taken_port_is_named_with_the_remedy(service: Service, run_lesson: RunLesson) -> None:
     ended = run_lesson("fastapi_example.py", env={"PORT": str(service.port)})
     assert ended.returncode == 1
-    assert f"port {service.port}" in ended.stderr and f"PORT={service.port + 1}" in ended.stderr
+    assert f":{service.port}: " in ended.stderr and f"PORT={service.port + 1}" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
@@ -298,5 +298,5 @@ def test_a_port_that_is_taken_while_the_engine_loads_is_named_too(
         first.listen()
         output, errors = second.communicate("go on\n", timeout=60)
     assert second.returncode == 1
-    assert f"Cannot listen on 127.0.0.1, port {port}" in errors and "Traceback" not in errors
+    assert f"Cannot listen at 127.0.0.1:{port}" in errors and "Traceback" not in errors
     assert "Listening" not in output

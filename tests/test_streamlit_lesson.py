@@ -350,6 +350,19 @@ def test_no_microphone_is_explained(start_app: StartApp, visit: Visit) -> None:
     visitor.expect_problem("finds no microphone", "Plug one in")
 
 
+def test_a_page_whose_program_has_ended_says_so_and_comes_back(
+    start_app: StartApp, visit: Visit
+) -> None:
+    app = start_app()
+    visitor = visit()
+    visitor.open(app.url)
+    app.stop()
+    expect(visitor.page.get_by_text("Connection error")).to_be_visible()
+    start_app(STREAMLIT_SERVER_PORT=str(app.port))
+    expect(visitor.page.get_by_text("Connection error")).to_be_hidden()
+    expect(visitor.component.get_by_role("button", name="START")).to_be_enabled()
+
+
 def test_a_page_that_is_neither_https_nor_localhost_is_explained(
     start_app: StartApp, visit: Visit
 ) -> None:
