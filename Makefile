@@ -19,6 +19,9 @@ demo: .venv/lessons  ## hear samples/speech.wav, sent as a file and spoken live
 test: .venv/tests  ## run all tests, as CI does
 	$(BIN)/python -m pytest -n 2
 
+test-again: .venv/tests  ## run what failed once more, with nothing else beside it
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures=none
+
 test-lowest: .venv-lowest/tests  ## the same with the lowest versions in requirements.txt
 	.venv-lowest/bin/python -m pytest
 
@@ -74,4 +77,4 @@ bench: .venv/bench  ## measure everything; ONLY="echo one" measures only that
 	.venv-peers/bin/pip install -q --disable-pip-version-check -r benchmarks/requirements.txt
 	@touch $@
 
-.PHONY: help demo test test-lowest lint soak bench
+.PHONY: help demo test test-again test-lowest lint soak bench
