@@ -291,6 +291,7 @@ def test_lab_7_python_finds_the_mistake_if_asked(
 ) -> None:
     careless = changed(tmp_path, changes(7)[0])
     env = {"WEBSOCKET_URL": service.url, "PYTHONASYNCIODEBUG": "1"} | microphone.environment
+    env |= {"PYTHON_COLORS": "0"}  # Python 3.13 writes its tracebacks in colour
     lesson = open_lesson(str(careless), env=env)
     lesson.expect("Which microphone")
     lesson.sendline("")

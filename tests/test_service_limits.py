@@ -199,7 +199,8 @@ def test_a_taken_port_is_named_with_the_remedy(service: Service, run_lesson: Run
 def test_a_wrong_setting_is_one_clear_line_and_exit_status_1(
     run_lesson: RunLesson, env: dict[str, str], sentence: str, tmp_path: Path
 ) -> None:
-    ended = run_lesson("fastapi_example.py", env=env | {"HF_HOME": str(tmp_path)})
+    free = {"PORT": str(free_port()), "HF_HOME": str(tmp_path)}
+    ended = run_lesson("fastapi_example.py", env=free | env)
     assert ended.returncode == 1
     assert sentence in ended.stderr and "Traceback" not in ended.stderr
 
