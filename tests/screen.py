@@ -124,7 +124,7 @@ class Window:
             window=window, client_type=atoms[0], data=(32, [atoms[1], 0, 0, 0, 0])
         )
         window.send_event(request)
-        connection.flush()
+        connection.sync()  # not flush(): the screen forgets what it has not read when we hang up
         connection.close()
 
     def photograph(self, path: Path | None = None) -> Image.Image:
