@@ -114,7 +114,8 @@ def start_service() -> Iterator[StartService]:
 
 @pytest.fixture(scope="session")
 def _service() -> Iterator[Service]:
-    service = Service({"WHISPER_MODEL": MICRO_WHISPER})
+    # One heap for all threads: with one each, what a thread keeps for later looks like growth.
+    service = Service({"WHISPER_MODEL": MICRO_WHISPER, "MALLOC_ARENA_MAX": "1"})
     yield service
     service.stop_at_the_end()
 

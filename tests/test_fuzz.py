@@ -28,7 +28,8 @@ from test_service_http import SAMPLE, converted
 from websockets.sync.client import connect
 
 IS_LONG = bool(os.environ.get("SOAK"))
-SESSIONS, STEPS, FILES, REQUESTS = (110, 100, 1000, 300) if IS_LONG else (20, 30, 60, 40)
+SESSIONS, STEPS, EVENTS = (220, 100, 10_000) if IS_LONG else (20, 30, 300)
+FILES, REQUESTS = (1000, 300) if IS_LONG else (60, 40)
 FUZZ = settings(
     max_examples=SESSIONS,
     stateful_step_count=STEPS,
@@ -258,7 +259,7 @@ def test_a_client_may_send_anything_in_any_order(service: Service) -> None:
     with level(service, "events"), exact_neighbour(service):
         run_state_machine_as_test(Visitor, settings=FUZZ)
     print(f"{Visitor.events} events")
-    assert Visitor.events > SESSIONS * STEPS / 2
+    assert Visitor.events > EVENTS  # not every session takes all its steps
 
 
 # ------------------------------------------------------------------------------------ HTTP

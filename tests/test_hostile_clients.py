@@ -21,7 +21,7 @@ import pytest
 import requests
 from conftest import ROOT
 from rude import CONTINUED, HANDSHAKE, PING, TEXT, Rude, closed_with, event, frame, post
-from service import MICRO_WHISPER, Service, client, until
+from service import MICRO_WHISPER, TRANSCRIPTION, Service, client, until
 from speech import PHRASES, silence, spoken
 from test_service_limits import changed_copy, closing
 
@@ -85,7 +85,7 @@ def test_all_others_get_their_turn_while_one_sends_a_flood_of(kind: str, service
     with bounded(service, f"flood of {kind}", 60), Rude(service.port) as rude:
         rude.open()
         rude.read_on()
-        flood = threading.Thread(target=rude.flood, args=(FLOODS[kind] * 2000, 2))
+        flood = threading.Thread(target=rude.flood, args=(FLOODS[kind] * 2000, 4))
         flood.start()
         answers = 0
         while flood.is_alive():
@@ -175,6 +175,21 @@ async def test_appends_of_15_mib_are_heard_and_longer_ones_refused(service: Serv
             for student in students:
                 assert await student.transcripts(1) == ["thank you"]
                 assert "15 MiB" in student.all("error")[0]["error"]["message"]
+
+
+async def test_an_hour_without_a_commit_is_heard_whole(service: Service) -> None:
+    minute = np.concatenate([spoken("thank you", 24_000), silence(58.5, 24_000)])
+    with bounded(service, "an hour without a commit", 150):  # as PCM16 it would be 165 MiB
+        async with client(service.url, ping_timeout=None) as student:
+            await student.configure(turn_detection=None)
+            await student.append(minute)
+            await student.event(f"{TRANSCRIPTION}.delta")
+            before = service.memory()
+            for _ in range(60):
+                await student.append(minute)
+            await student.send("input_audio_buffer.commit")
+            assert await student.transcripts(1) == [" ".join(["thank you"] * 61)]
+            assert service.memory() < before + 30e6
 
 
 async def test_one_that_sends_far_faster_than_it_speaks_does_not_harm_who_speaks_live(

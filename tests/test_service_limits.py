@@ -146,23 +146,6 @@ async def test_a_client_that_never_reads_is_dropped_and_memory_stays_level(
     assert service.memory() < before + 30e6
 
 
-async def test_an_hour_of_speech_without_a_commit_takes_no_more_memory(
-    service: Service,
-) -> None:
-    minute = np.concatenate([spoken("thank you", 24_000), silence(58.5, 24_000)])
-    async with client(service.url) as student:
-        await student.configure(turn_detection=None)
-        await student.append(minute)
-        await student.event(f"{TRANSCRIPTION}.delta")
-        before = service.memory()
-        for _ in range(60):
-            await student.append(minute)
-        await student.send("input_audio_buffer.commit")
-        texts = await student.transcripts(1)
-        assert texts == [" ".join(["thank you"] * 61)]
-        assert service.memory() < before + 30e6
-
-
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 async def test_stopped_in_mid_sentence_it_writes_down_what_was_said(
     start_service: StartService, how: signal.Signals
