@@ -1,4 +1,4 @@
-# Every command below is also in README.md, for Windows and for the curious.
+# What `make demo` and `make test` do is also in README.md, for Windows and for the curious.
 
 PYTHON ?= python3
 ADMIN := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
@@ -11,7 +11,7 @@ DEBIAN_TEST_PACKAGES := pulseaudio pulseaudio-utils libasound2-plugins flite sox
   xvfb xdotool tmux iproute2
 
 help:  ## show this list
-	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s%s\n", $$1, $$2 }' Makefile
 
 demo: .venv/lessons  ## hear samples/speech.wav, sent as a file and spoken live
 	@sh samples/demo.sh $(BIN)/python
@@ -48,6 +48,8 @@ bench: .venv/bench  ## measure everything; ONLY="echo one" measures only that
 	elif command -v brew >/dev/null; then \
 	  brew list portaudio >/dev/null 2>&1 || brew install portaudio; \
 	fi
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed. If there is one: make PYTHON=python3.13 demo"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check -r requirements.txt
 	@touch $@

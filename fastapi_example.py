@@ -48,7 +48,7 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,17 +85,23 @@ def whole_number(name: str, default: int) -> int:
         raise SystemExit(f"{name} must be a whole number, not {os.environ[name]!r}.") from None
 
 
+def words_in(name: str, default: str) -> list[str]:
+    """Return a setting from the environment that is a list with commas."""
+    words = os.environ.get(name, default).lower().split(",")
+    return [word.strip() for word in words if word.strip()]
+
+
 HOST = os.environ.get("HOST", "127.0.0.1")  # 0.0.0.0 would let the whole network in
 PORT = whole_number("PORT", 8000)
 WHISPER_MODEL = os.environ.get("WHISPER_MODEL", "")  # "small-int8", or a folder; empty: embedded
 WHISPER_LANG = os.environ.get("WHISPER_LANG", "en")  # empty: the model finds out
-WHISPER_DEVICE = os.environ.get("WHISPER_DEVICE", "auto")  # cpu, cuda, or auto
+WHISPER_DEVICE = os.environ.get("WHISPER_DEVICE", "auto")  # cpu, cuda; auto: cuda if it works
 API_KEY = os.environ.get("API_KEY", "")  # if set, every client must send it
 MAX_SESSIONS = whole_number("MAX_SESSIONS", 64)
-ALLOWED_ORIGINS = os.environ.get(  # web pages that may use the service; programs always may
+ALLOWED_ORIGINS = words_in(  # web pages that may use the service beside its own; programs may
     "ALLOWED_ORIGINS", f"http://127.0.0.1:{PORT},http://localhost:{PORT}"
-).split(",")
-ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "localhost").split(",")  # this computer's names
+)
+ALLOWED_HOSTS = words_in("ALLOWED_HOSTS", "localhost")  # this computer's names
 
 SAMPLE_RATE = 16_000  # Hz, what every speech model here was trained on
 CHUNK = 512  # samples (32 ms), what Silero VAD looks at in one go
@@ -114,8 +120,10 @@ FORMATS = "aac,aiff,amr,asf,avi,caf,flac,matroska,mov,mp3,mpeg,ogg,w64,wav"  # F
 MAX_SESSION_S = 3600  # OpenAI ends a session after 60 minutes, and so do we
 MAX_IDLE_S = 300  # a client that sends nothing at all for so long has gone
 MAX_SEND_S = 20  # and so has one that does not read what we send
+MAX_CLOSE_S = 1  # for a goodbye
 MAX_REQUEST_S = 60  # for a whole request, a file included
 MAX_CONNECTIONS = MAX_SESSIONS + 64  # with those that have not asked for anything yet
+MAX_PARTS = 10_000  # of which an event may be made: a few MB of "[]," would take a second to read
 MAX_FRAGMENTS = 10_000  # frames of which one message may be made: each of them costs memory
 MAX_ENGINE_S = 60  # an engine that gives no answer for so long will not give one any more
 
@@ -142,6 +150,7 @@ class SphinxEngine:
 
         # "batch": each turn by itself, so that one speaker's voice does not colour the next one's
         self.decoder = Decoder(loglevel="FATAL", cmn="batch")
+        self.transcribe(bytes(SAMPLE_RATE // 5), "en")  # the first call is slow: get it over with
 
     def transcribe(self, pcm: bytes, language: str) -> list[Segment]:
         """Return what is said in PCM16 mono audio at 16 kHz, 30 s at most."""
@@ -164,24 +173,32 @@ class WhisperEngine:
         import ctranslate2
         from faster_whisper import WhisperModel
 
-        has_cuda = WHISPER_DEVICE != "cpu" and ctranslate2.get_cuda_device_count() > 0
-        self.device = "cuda" if has_cuda or WHISPER_DEVICE == "cuda" else "cpu"
         self.model = Path(model).name
-        folder = find_weights(model.removesuffix("-int8"))
-        quantized = "int8_float16" if self.device == "cuda" else "int8"
+        folder = find_weights(model)
         is_tiny = (folder / "model.bin").stat().st_size < 30e6  # again: threads would only wait
         threads = 1 if is_tiny else min(4, os.cpu_count() or 1)
         self.workers = max(1, (os.cpu_count() or 1) // threads)
-        try:
-            self.whisper = WhisperModel(
-                str(folder),
-                device=self.device,
-                compute_type=quantized if model.endswith("-int8") else "default",
-                cpu_threads=threads,
-                num_workers=self.workers,
-            )
-        except (RuntimeError, ValueError) as error:
-            raise SystemExit(f"Cannot load {model} on {self.device}: {error}") from None
+        is_auto = WHISPER_DEVICE == "auto" and ctranslate2.get_cuda_device_count() > 0
+        devices = ["cuda", "cpu"] if is_auto else [WHISPER_DEVICE.replace("auto", "cpu")]
+        for device in devices:
+            self.device = device
+            quantized = "int8_float16" if device == "cuda" else "int8"
+            try:
+                self.whisper = WhisperModel(
+                    str(folder),
+                    device=device,
+                    compute_type=quantized if model.endswith("-int8") else "default",
+                    cpu_threads=threads,
+                    num_workers=self.workers,
+                )
+                self.transcribe(bytes(SAMPLE_RATE // 5), "en")  # a card may fail only now
+            except (RuntimeError, ValueError) as error:
+                problem = f"Cannot run {model} on {device}: {error}"
+                if device == devices[-1]:
+                    raise SystemExit(problem) from None
+                print(f"{problem}\nThe processor does it, which takes longer.", flush=True)
+            else:
+                break
         self.languages = self.whisper.supported_languages
 
     def transcribe(self, pcm: bytes, language: str) -> list[Segment]:
@@ -201,8 +218,10 @@ def find_weights(model: str) -> Path:
     import huggingface_hub
     from faster_whisper.utils import _MODELS as KNOWN_MODELS
 
-    if (Path(model) / "model.bin").is_file():
-        return Path(model)
+    for folder in (Path(model), Path(model.removesuffix("-int8"))):
+        if (folder / "model.bin").is_file():
+            return folder
+    model = model.removesuffix("-int8")
     if model not in KNOWN_MODELS:
         known = ", ".join(KNOWN_MODELS)
         raise SystemExit(
@@ -227,7 +246,7 @@ class Transcriber:
     def __init__(self, engine: SphinxEngine | WhisperEngine) -> None:
         self.engine = engine
         self.threads = ThreadPoolExecutor(engine.workers, "engine")
-        self.jobs = 0  # running or waiting
+        self.jobs: set[Future[list[Segment]]] = set()  # running or waiting
         self.quiet_since = time.monotonic()  # when the engine answered last, or had nothing to do
         self.error = ""  # of the last job
 
@@ -235,17 +254,21 @@ class Transcriber:
         """Return the segments of a turn. Whoever comes first is served first."""
         if not self.jobs:
             self.quiet_since = time.monotonic()
-        self.jobs += 1
+        job = self.threads.submit(self.engine.transcribe, pcm, language)
+        self.jobs.add(job)
+        job.add_done_callback(self.job_ended)
         try:
-            loop, work = asyncio.get_running_loop(), self.engine.transcribe
-            segments = await loop.run_in_executor(self.threads, work, pcm, language)
+            segments = await asyncio.wrap_future(job)
             self.error = ""
             return segments
         except Exception as error:
             self.error = f"The engine failed: {error!r}."
             raise
-        finally:
-            self.jobs -= 1
+
+    def job_ended(self, job: Future[list[Segment]]) -> None:
+        """Note that the engine is done with a job; whoever wanted it may have gone before."""
+        self.jobs.discard(job)
+        if not job.cancelled():  # else the engine never saw it
             self.quiet_since = time.monotonic()
 
     async def problem(self) -> str:
@@ -341,7 +364,7 @@ class TurnDetector:
         turn.voice.append(voice)
         if voice >= self.settings.threshold:
             turn.silence_ms = 0
-        elif turn.silence_ms or voice < self.settings.threshold - 0.15:  # not just a soft sound
+        elif turn.silence_ms or voice < max(0.01, self.settings.threshold - 0.15):  # no soft sound
             turn.silence_ms += CHUNK_MS
         yield "grew", turn
         if turn.silence_ms >= self.settings.silence_duration_ms:
@@ -378,23 +401,39 @@ def new_resampler() -> av.AudioResampler:
     return av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
 
 
+def resampled(container: av.container.InputContainer) -> Iterator[av.AudioFrame]:
+    """Yield the sound of a recording as 16 kHz mono PCM16, without its damaged packets."""
+    resampler = new_resampler()
+    for packet in container.demux(audio=0):
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            continue
+        for frame in frames:
+            try:
+                parts = resampler.resample(frame)
+            except ValueError:  # from here on it is stereo, or of another sample rate
+                resampler = new_resampler()
+                parts = resampler.resample(frame)
+            yield from parts
+
+
 def find_turns(recording: BinaryIO) -> tuple[list[Turn], float]:
     """Return the turns in a recording of any common format, and its length in seconds.
 
     Raises ValueError, with a sentence for the user, if it holds no audio or too much.
     """
-    detector, resampler = TurnDetector(), new_resampler()
+    detector = TurnDetector()
     turns: list[Turn] = []
     seconds = 0.0
     try:
         # FFmpeg knows hundreds of formats more. Some are only lists of files or addresses to fetch.
         options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
         with av.open(recording, "r", options=options, metadata_errors="ignore") as container:
-            for frame in container.decode(audio=0):
-                for part in resampler.resample(frame):
-                    events = detector.feed(part.to_ndarray()[0])
-                    turns.extend(turn for what, turn in events if what == "ended")
-                    seconds += part.samples / SAMPLE_RATE
+            for part in resampled(container):
+                events = detector.feed(part.to_ndarray()[0])
+                turns.extend(turn for what, turn in events if what == "ended")
+                seconds += part.samples / SAMPLE_RATE
                 if seconds > MAX_UPLOAD_S:
                     raise ValueError(f"The recording is longer than {MAX_UPLOAD_S} seconds.")
     except (av.FFmpegError, IndexError):
@@ -427,16 +466,21 @@ TOO_LARGE = "The file is larger than 25 MB. Send it in parts."
 uploads = asyncio.Semaphore(4)  # at the same time; more would only take memory
 
 
-def error_body(message: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+def error_body(
+    message: str,
+    code: str | None = None,
+    param: str | None = None,
+    kind: str = "invalid_request_error",
+) -> dict[str, Any]:
     """Return an error in OpenAI's shape, which always has all four keys."""
-    kind = "invalid_request_error"
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 @app.exception_handler(AnyHTTPException)
 async def show_http_error(request: Request, error: AnyHTTPException) -> JSONResponse:
     message = TOO_LARGE if error.status_code == 413 else str(error.detail)
-    return JSONResponse(error_body(message), error.status_code, error.headers)
+    kind = "invalid_request_error" if error.status_code < 500 else "server_error"
+    return JSONResponse(error_body(message, kind=kind), error.status_code, error.headers)
 
 
 @app.exception_handler(RequestValidationError)
@@ -454,7 +498,8 @@ def is_right_key(headers: Headers) -> bool:
 
 def is_allowed_page(headers: Headers) -> bool:
     """Browsers tell which page asks: without this any page could talk to your computer."""
-    return headers.get("origin") in (None, *ALLOWED_ORIGINS)
+    origin, host = headers.get("origin"), headers.get("host")
+    return origin in (None, f"http://{host}", f"https://{host}", *ALLOWED_ORIGINS)
 
 
 def is_allowed_name(headers: Headers) -> bool:
@@ -470,9 +515,9 @@ def is_allowed_name(headers: Headers) -> bool:
 async def guard(request: Request, handle: Callable[[Request], Awaitable[Response]]) -> Response:
     """Refuse what is not allowed before anything of it is read."""
     if not is_allowed_page(request.headers):
-        return JSONResponse(error_body("This web page is not among ALLOWED_ORIGINS."), 403)
+        return JSONResponse(error_body("ALLOWED_ORIGINS does not name this web page."), 403)
     if not is_allowed_name(request.headers):
-        return JSONResponse(error_body("This name is not among ALLOWED_HOSTS."), 403)
+        return JSONResponse(error_body("ALLOWED_HOSTS does not have this name."), 403)
     if request.url.path.startswith("/v1/") and not is_right_key(request.headers):
         message = "Wrong or missing key: send API_KEY as a Bearer token."
         return JSONResponse(error_body(message, "invalid_api_key"), 401)
@@ -503,6 +548,7 @@ TEXT_OR_JSON: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain":
 
 @app.post("/v1/audio/transcriptions", max_body_size=MAX_BODY, responses=TEXT_OR_JSON)
 async def transcriptions(
+    request: Request,
     file: UploadFile,
     model: Annotated[str, Form(description="any name: there is one model")] = "",
     language: Annotated[str, Form(description="two letters")] = WHISPER_LANG,
@@ -513,16 +559,12 @@ async def transcriptions(
     """Return what is said in a recording. OpenAI's API has the same address and fields."""
     if language and language not in transcriber.engine.languages:
         raise HTTPException(400, f"The model does not know the language {language[:20]!r}.")
-    segments: list[Segment] = []
-    async with uploads:
-        try:
-            turns, seconds = await asyncio.to_thread(find_turns, file.file)
-        except ValueError as error:
-            raise HTTPException(400, str(error)) from None
-        for turn in turns:
-            start = turn.start_ms / 1000
-            for part in await transcriber.transcribe(bytes(turn.audio), language):
-                segments.append(Segment(start + part.start, start + part.end, part.text))
+    hang_up = asyncio.ensure_future(request.receive())  # all is here: nothing else can come now
+    try:
+        async with uploads:
+            segments, seconds = await segments_in(file.file, language, hang_up)
+    finally:
+        hang_up.cancel()
 
     text = " ".join(part.text for part in segments)
     facts: dict[str, Any] = {"text": text, "usage": {"type": "duration", "seconds": seconds}}
@@ -534,6 +576,27 @@ async def transcriptions(
         facts |= {"task": "transcribe", "language": language, "duration": seconds}
         facts["segments"] = [{"id": number, **vars(part)} for number, part in enumerate(segments)]
     return JSONResponse(facts)
+
+
+async def segments_in(
+    recording: BinaryIO, language: str, hang_up: asyncio.Future[Any]
+) -> tuple[list[Segment], float]:
+    """Return what is said in a recording, and its length in seconds. Raises HTTPException."""
+    try:
+        turns, seconds = await asyncio.to_thread(find_turns, recording)
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from None
+    segments: list[Segment] = []
+    for turn in turns:
+        if hang_up.done():
+            break  # nobody waits for the rest any more
+        try:
+            parts = await transcriber.transcribe(bytes(turn.audio), language)
+        except Exception as error:  # whatever it is, only this recording is to suffer
+            raise HTTPException(500, f"The engine failed: {error!r}.") from None
+        start = turn.start_ms / 1000
+        segments += [Segment(start + part.start, start + part.end, part.text) for part in parts]
+    return segments, seconds
 
 
 def subtitles(segments: list[Segment], kind: str) -> str:
@@ -594,11 +657,13 @@ def parse(text: str | None) -> dict[str, Any]:
     """Return an event of the client, or raise ClientError."""
     if text is None:
         raise ClientError("invalid_event", "Expected a text message with JSON, got a binary one.")
+    if sum(map(text.count, "[{,")) > MAX_PARTS:
+        raise ClientError("invalid_event", f"An event has {MAX_PARTS} parts at most.")
     try:
         event = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ClientError("invalid_json", f"The message is not JSON: {error}.") from None
-    if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+    if not isinstance(event, dict):
         raise ClientError("invalid_event", "An event is an object with a type.", "type")
     return event
 
@@ -709,8 +774,13 @@ class Session:
         Close codes from 3000 on mean what an application likes: RFC 6455, section 7.4.2.
         """
         await self.send_error(ClientError(code, message))
-        with suppress(WebSocketDisconnect, RuntimeError):
-            await self.websocket.close(close_code, f"invalid_request_error.{code}")
+        await self.close(close_code, f"invalid_request_error.{code}")
+
+    async def close(self, close_code: int, reason: str = "") -> None:
+        """Say goodbye. A client that reads nothing any more would hold us up for ever."""
+        with suppress(TimeoutError, WebSocketDisconnect, RuntimeError):
+            async with asyncio.timeout(MAX_CLOSE_S):
+                await self.websocket.close(close_code, reason)
 
     # What the client asks for.
 
@@ -735,7 +805,7 @@ class Session:
 
     async def handle(self, event: dict[str, Any]) -> None:
         """Do what an event asks for. Raises ClientError if that is nonsense."""
-        match event["type"]:
+        match event.get("type"):
             case "input_audio_buffer.append":
                 await self.append(event.get("audio"))
             case "input_audio_buffer.commit":
@@ -746,8 +816,10 @@ class Session:
             case "session.update":
                 self.update(event.get("session"))
                 await self.send("session.updated", session=self.describe())
-            case other:
+            case str(other):
                 raise ClientError("invalid_value", f"There is no event {other[:60]!r}.", "type")
+            case _:
+                raise ClientError("invalid_event", "An event is an object with a type.", "type")
 
     def update(self, change: object) -> None:
         """Change the settings that a session.update names. Raises ClientError."""
@@ -801,9 +873,9 @@ class Session:
         if len(pcm) % 2:
             raise ClientError("invalid_value", "A PCM16 sample is two bytes: one lacks.", "audio")
         rate = self.config.audio.input.format.rate
-        self.buffered_ms += len(pcm) / 2 / rate * 1000
         for begin in range(0, len(pcm), 2 * rate):  # by the second, so that all others get a turn
             samples = np.frombuffer(pcm[begin : begin + 2 * rate], "<i2")
+            self.buffered_ms += len(samples) / rate * 1000
             frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
             frame.sample_rate = rate
             for part in self.resampler.resample(frame):
@@ -812,7 +884,7 @@ class Session:
 
     async def commit(self) -> None:
         """End the turn that is under way. Raises ClientError if there is too little audio."""
-        if self.buffered_ms < MIN_COMMIT_MS:
+        if self.buffered_ms < MIN_COMMIT_MS and not self.detector.turn:
             message = f"There are {self.buffered_ms:.0f} ms of audio to commit, {MIN_COMMIT_MS} "
             raise ClientError("input_audio_buffer_commit_empty", message + "are needed.")
         was_speaking = self.detector.turn is not None
@@ -858,7 +930,7 @@ class Session:
             self.early = None
         elif turn.silence_ms >= pause_ms and not self.early:
             self.early = self.start(self.look(turn))
-        elif transcriber.jobs == 0 and not turn.silence_ms and turn.length_ms >= self.next_look_ms:
+        elif not transcriber.jobs and not turn.silence_ms and turn.length_ms >= self.next_look_ms:
             self.next_look_ms = math.inf  # one look at a time, and none while the engine is busy:
             self.start(self.look(turn, NEWEST_WORDS))  # a late partial result is worth nothing
 
@@ -925,7 +997,7 @@ class Session:
                 result: dict[str, Any] = {"transcript": item.text, "usage": usage}
                 if item.error:
                     print(f"{item.id}: {item.error}", flush=True)
-                    result = error_body(item.error, "engine_error")
+                    result = error_body(item.error, "engine_error", kind="transcription_error")
                 await self.send(f"{PREFIX}.{kind}", item_id=item.id, content_index=0, **result)
             self.finished.task_done()
 
@@ -937,12 +1009,12 @@ class Session:
 
     async def say_goodbye(self) -> None:
         """Write down the turn that is under way, because the service stops."""
-        with suppress(TimeoutError, ClientError):
+        with suppress(TimeoutError):
             async with asyncio.timeout(5), self.handling:
-                await self.commit()
+                with suppress(ClientError):  # nothing has come since the last commit
+                    await self.commit()
                 await self.finished.join()
-        with suppress(WebSocketDisconnect, RuntimeError):
-            await self.websocket.close(1012)  # which means that the service restarts
+        await self.close(1012)  # which means that the service restarts
 
 
 PREFIX = "conversation.item.input_audio_transcription"
@@ -1054,10 +1126,11 @@ def trace(note: logging.LogRecord) -> bool:
     return note.levelno > logging.INFO  # warnings and errors go their usual way
 
 
-def cannot_listen(error: OSError) -> SystemExit:
+def cannot_listen(error: OSError | OverflowError) -> SystemExit:
     """Return what ends the program with a sentence."""
+    cause = getattr(error, "strerror", error)  # of an OSError without its number
     return SystemExit(
-        f"Cannot listen at {HOST}:{PORT}: {error.strerror}.\n"
+        f"Cannot listen at {HOST}:{PORT}: {cause}.\n"
         f"If another program has the port, choose another: PORT={PORT + 1}"
     )
 
@@ -1072,12 +1145,14 @@ def main() -> None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, PORT))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise cannot_listen(error) from None
 
     engine = WhisperEngine(WHISPER_MODEL) if WHISPER_MODEL else SphinxEngine()
-    engine.transcribe(bytes(SAMPLE_RATE // 5), "en")  # first calls are slow: get them over with
-    VoiceActivity().probabilities(np.zeros((1, CHUNK), np.int16))
+    if WHISPER_LANG and WHISPER_LANG not in engine.languages:
+        known = ", ".join(engine.languages)
+        raise SystemExit(f"WHISPER_LANG={WHISPER_LANG}: {engine.name} knows only {known}.")
+    VoiceActivity().probabilities(np.zeros((1, CHUNK), np.int16))  # slow the first time, too
     print(f"Engine: {engine.name} ({engine.model}, {engine.device})")
     if not WHISPER_MODEL:
         print("  It makes mistakes. WHISPER_MODEL=small-int8 is far better, once its weights are")
@@ -1088,7 +1163,8 @@ def main() -> None:
         listener.listen(MAX_CONNECTIONS)  # not before: from now on it has to answer
     except OSError as error:  # another one began to listen while this one loaded its engine
         raise cannot_listen(error) from None
-    print(f"Listening on ws://{HOST}:{PORT}/v1/realtime?intent=transcription", flush=True)
+    address = f"[{HOST}]" if ":" in HOST else HOST  # IPv6 needs brackets, or port and host mix
+    print(f"Listening on ws://{address}:{PORT}/v1/realtime?intent=transcription", flush=True)
 
     transcriber = Transcriber(engine)
     config = uvicorn.Config(

@@ -124,8 +124,9 @@ async def send(connection: ClientConnection, drawing: Drawing) -> None:
     with suppress(ConnectionClosed):
         while True:
             name = await drawing.unsent.get()
-            drawing.sent_at[name] = time.perf_counter()
-            await connection.send(drawing.waiting[name])
+            if name in drawing.waiting:  # after a loss, another window may have brought it back
+                drawing.sent_at[name] = time.perf_counter()
+                await connection.send(drawing.waiting[name])
             await asyncio.sleep(0)  # a thousand strokes at once must not hold up a frame
 
 
@@ -226,7 +227,7 @@ def trace(note: logging.LogRecord) -> bool:
 def main() -> None:
     """Open the window; end without a traceback."""
     try:
-        parse_uri(URL)
+        parse_uri(URL).host.encode("idna")  # what a name may be is known only here
     except (InvalidURI, ValueError):
         raise SystemExit(f"WEBSOCKET_URL={URL} is wrong. Right: ws://127.0.0.1:8765") from None
     pygame.display.init()  # and not pygame.init(), which would ask for the loudspeaker, too

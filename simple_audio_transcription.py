@@ -49,6 +49,7 @@ import shlex
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import time
 import wave
@@ -68,9 +69,9 @@ from websockets.frames import Frame
 
 URL = os.environ.get("WEBSOCKET_URL") or "ws://127.0.0.1:10300/v1/realtime?intent=transcription"
 IS_LOCAL = URL.startswith(("ws://127.0.0.1:", "ws://localhost:"))
-API_KEY = os.environ.get("API_KEY") or os.environ.get("OPENAI_API_KEY", "")
+API_KEY = (os.environ.get("API_KEY") or os.environ.get("OPENAI_API_KEY", "")).strip()
 MODEL = os.environ.get("TRANSCRIPTION_MODEL", "gpt-live-transcribe")  # at home there is only one
-LANGUAGE = os.environ.get("LANGUAGE", "en")  # two letters; empty: the service finds out
+LANGUAGE = os.environ.get("TRANSCRIPTION_LANGUAGE", "en")  # empty: the service finds out
 SAMPLE_RATE = int(os.environ.get("SAMPLE_RATE", "24000"))  # Hz, what OpenAI wants
 
 CHUNK_MS = 40  # what a microphone hands over at a time; longer means that the text comes later
@@ -123,7 +124,12 @@ class Speech:
 
     def add(self, frame: av.AudioFrame) -> None:
         """Take in audio of any sample rate and number of channels."""
-        for part in self.resampler.resample(frame):
+        try:
+            parts = self.resampler.resample(frame)
+        except ValueError:  # a recording may become stereo on the way: begin anew
+            self.resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+            parts = self.resampler.resample(frame)
+        for part in parts:
             pcm = part.to_ndarray().tobytes()
             self.audio += pcm
             if self.copy:
@@ -160,12 +166,19 @@ def loudness(pcm: bytes) -> float:
     return float(np.abs(np.frombuffer(pcm, "<i2").astype(int)).max(initial=0) / 32768)
 
 
+def frames_in(container: av.container.InputContainer) -> Iterator[av.AudioFrame]:
+    """Yield the sound of a recording; a damaged packet costs only what was said in it."""
+    for packet in container.demux(audio=0):
+        with suppress(av.FFmpegError):
+            yield from packet.decode()
+
+
 async def play_file(path: Path, speech: Speech) -> None:
     """Let a recording of any format speak, as fast as it was spoken. Raises OSError."""
     next_frame = time.monotonic()
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
-            for frame in container.decode(audio=0):
+            for frame in frames_in(container):
                 if speech.has_ended.is_set():
                     return
                 speech.add(frame)
@@ -470,6 +483,11 @@ def explain(error: Exception) -> str:
         return f"The service refuses: {error}\nA key belongs into API_KEY or OPENAI_API_KEY."
     if isinstance(error, json.JSONDecodeError | KeyError | TimeoutError):
         return f"What answers at {URL} is no transcription service ({error!r}). {CORRECT_URL}"
+    if isinstance(error, ssl.SSLError):
+        return (
+            f"The certificate of {URL} cannot be trusted, or there is none.\n"
+            "Name its file in SSL_CERT_FILE. Without one: ws:// in place of wss://."
+        )
     if isinstance(error, InvalidURI | ValueError):
         return f"{URL} is no WebSocket address: those begin with ws:// or wss://. {CORRECT_URL}"
     if isinstance(error, InvalidStatus):
@@ -609,6 +627,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.save and not arguments.save.parent.is_dir():
         parser.error(f"--save {arguments.save}: there is no such folder")
+    if arguments.seconds is not None and not arguments.seconds > 0:
+        parser.error("--seconds: it must be a number above 0")
+    if not (API_KEY.isascii() and API_KEY.isprintable()):
+        raise SystemExit("Your key holds a letter that no key has. Copy it once more.")
     if not arguments.file:
         import_pyaudio()  # if it is missing, say so before anything else
     is_asking = sys.stdin.isatty() and not arguments.file

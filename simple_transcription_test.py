@@ -48,9 +48,9 @@ import numpy as np
 import requests
 
 SERVICE_URL = (os.environ.get("SERVICE_URL") or "http://127.0.0.1:10300").rstrip("/")
-API_KEY = os.environ.get("API_KEY") or os.environ.get("OPENAI_API_KEY", "")
+API_KEY = (os.environ.get("API_KEY") or os.environ.get("OPENAI_API_KEY", "")).strip()
 MODEL = os.environ.get("TRANSCRIPTION_MODEL", "gpt-transcribe")  # at home there is only one
-LANGUAGE = os.environ.get("LANGUAGE", "en")  # two letters; empty: the service finds out
+LANGUAGE = os.environ.get("TRANSCRIPTION_LANGUAGE", "en")  # empty: the service finds out
 RESPONSE_FORMAT = "json"  # or text, srt, vtt, verbose_json
 
 CHUNK_MS = 50  # so often the progress bar moves
@@ -198,7 +198,7 @@ def check_service() -> None:
     begin = time.monotonic()
     try:
         answer = web.get(f"{SERVICE_URL}/v1/models", headers=headers(), timeout=10)
-    except requests.RequestException as error:
+    except (OSError, ValueError) as error:
         explain(error)
     check(answer)
     passed("service", f"{SERVICE_URL} answers ({time.monotonic() - begin:.2f} s)")
@@ -221,7 +221,7 @@ def transcribe(name: str, recording: bytes) -> str:
             files={"file": (name, recording)},
             timeout=TIMEOUT_S,
         )
-    except requests.RequestException as error:
+    except (OSError, ValueError) as error:
         explain(error)
     check(answer)
     text = answer.json()["text"] if RESPONSE_FORMAT == "json" else answer.text
@@ -236,10 +236,14 @@ def headers() -> dict[str, str]:
     return {"Authorization": f"Bearer {API_KEY}"} if API_KEY else {}
 
 
-def explain(error: requests.RequestException) -> NoReturn:
+def explain(error: OSError | ValueError) -> NoReturn:
     """End with what to do about a service that does not answer."""
     if isinstance(error, requests.Timeout):
         failed("service", f"{SERVICE_URL} does not answer in time.", "Is it the right address?")
+    if isinstance(error, requests.exceptions.SSLError) or type(error) is OSError:
+        cause = f"The certificate of {SERVICE_URL} cannot be trusted, or there is none."
+        remedy = "Name its file in REQUESTS_CA_BUNDLE. Without one: http:// in place of https://."
+        failed("service", cause, remedy)
     if not isinstance(error, requests.ConnectionError):
         remedy = "SERVICE_URL begins with http:// or https://, as in http://127.0.0.1:8000."
         failed("service", f"{SERVICE_URL}: {error}", remedy)
@@ -248,10 +252,10 @@ def explain(error: requests.RequestException) -> NoReturn:
         url = f"http://127.0.0.1:{port}"
         remedies.append(f"    {command:<34} is found at {url}")
         try:
-            web.get(f"{url}/health", timeout=1)
-        except requests.RequestException:
+            is_service = "engine" in web.get(f"{url}/health", timeout=1).json()
+        except (requests.RequestException, TypeError):
             continue
-        if url != SERVICE_URL:
+        if is_service and url != SERVICE_URL:
             remedies = ["But there is one at another port. Use that:", f"    {setting(url)}"]
             break
     failed("service", f"Nothing answers at {SERVICE_URL}.", "\n  ".join(remedies))
@@ -266,14 +270,15 @@ def setting(url: str) -> str:
 
 
 def check(answer: requests.Response) -> None:
-    """End with the service's own words if it answers with an error."""
-    if answer.ok:
+    """End with the service's own words if it answers with an error, or a web page answers."""
+    if answer.ok and "html" not in answer.headers.get("Content-Type", ""):
         return
     try:
         cause = answer.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):
         cause = f"{answer.status_code} {answer.reason}. Is this a transcription service?"
     remedy = {
+        200: "A web page answered: log in to the Wi-Fi, or correct SERVICE_URL.",
         400: "Try samples/speech.wav: if that works, it is the recording.",
         401: "Put your key into the environment variable API_KEY or OPENAI_API_KEY.",
         404: "SERVICE_URL is only the first part of the address, up to the port.",
@@ -295,6 +300,10 @@ def main() -> None:
     if arguments.list_devices:
         list_devices()
         return
+    if not 0 < arguments.seconds <= 3600:
+        parser.error("--seconds: it can be a number above 0, and an hour at most")
+    if not (API_KEY.isascii() and API_KEY.isprintable()):
+        failed("service", "Your key holds a letter that no key has.", "Copy it once more.")
     check_service()  # first, so that nobody speaks for nothing
     if arguments.file:
         text = transcribe(arguments.file.name, read_file(arguments.file))

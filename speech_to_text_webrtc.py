@@ -43,6 +43,7 @@ import logging
 import math
 import os
 import re
+import ssl
 import sys
 import time
 from bisect import insort
@@ -67,10 +68,10 @@ SERVERS = {
     "OpenAI": "wss://api.openai.com/v1/realtime?intent=transcription",
     "Another": os.environ.get("WEBSOCKET_URL", ""),  # if there is one, it is the first choice
 }
-API_KEY = os.environ.get("API_KEY", "")  # can be typed into the page instead
-OPENAI_KEY = os.environ.get("OPENAI_API_KEY") or API_KEY
+API_KEY = os.environ.get("API_KEY", "").strip()  # can be typed into the page instead
+OPENAI_KEY = os.environ.get("OPENAI_API_KEY", "").strip() or API_KEY
 MODEL = os.environ.get("TRANSCRIPTION_MODEL", "gpt-live-transcribe")  # at home there is only one
-LANGUAGE = os.environ.get("LANGUAGE", "en")  # two letters; empty: the service finds out
+LANGUAGE = os.environ.get("TRANSCRIPTION_LANGUAGE", "en")  # empty: the service finds out
 SAMPLE_RATE = int(os.environ.get("SAMPLE_RATE", "0"))  # Hz; 0: 16000 at home, 24000 elsewhere
 
 # Where two computers cannot see each other, STUN and TURN servers show them a way. Browser and
@@ -442,6 +443,9 @@ async def transcribe(speech: Speech) -> None:
     service = speech.service
     headers = {"Authorization": f"Bearer {service.key}"} if service.key else {}
     pause_s, give_up_at = 0.5, math.inf
+    if not (service.key.isascii() and service.key.isprintable()):
+        speech.problem = "Your key holds a letter that no key has. STOP, copy it once more, START."
+        return speech.finish()
     while True:
         try:
             async with connect(
@@ -489,6 +493,12 @@ async def explain(error: Exception, service: Service) -> str:
         return f"The service refuses: {error} {again}"
     if isinstance(error, json.JSONDecodeError | KeyError | TimeoutError):
         return f"What answers at {url} is no transcription service ({error!r}). {KEPT}"
+    if isinstance(error, ssl.SSLError):
+        return (
+            f"The certificate of {url} cannot be trusted, or there is none. Name its file in "
+            "`SSL_CERT_FILE` before you start this program. Without one: `ws://` in place of "
+            f"`wss://`. {KEPT}"
+        )
     if isinstance(error, InvalidURI | ValueError):
         return f"{url} is no WebSocket address: those begin with `ws://` or `wss://`. {again}"
     if isinstance(error, InvalidStatus):
@@ -635,7 +645,7 @@ def choose_service(is_locked: bool) -> Service:
         )
         if is_locked:
             st.caption("Press STOP to change these.")
-    return Service(url.strip(), key or own_key, language)
+    return Service(url.strip(), key.strip() or own_key, language)
 
 
 def show_speech(is_on: bool, is_live: bool) -> None:

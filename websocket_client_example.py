@@ -51,6 +51,8 @@ AT_TERMINAL = sys.stdin.isatty() and sys.stdout.isatty()  # a person, not a pipe
 
 def show(text: str) -> None:
     """Print text; at a terminal above the line that is being typed, which stays whole."""
+    if sys.stdout.isatty():  # whatever a server sends, it must not command the terminal
+        text = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "·", text)
     if not AT_TERMINAL:
         try:
             return print(text, flush=True)
@@ -59,11 +61,11 @@ def show(text: str) -> None:
     columns = shutil.get_terminal_size().columns
     if any(unicodedata.east_asian_width(letter) in "WF" for letter in text):
         columns //= 2  # 字 and 🙂 are two columns wide
-    for line in re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "·", text).split("\n"):
+    for line in text.split("\n"):
         for start in range(0, len(line) or 1, columns):
             # Remember the cursor, open an empty row above, fill it, return to the cursor.
             row = line[start : start + columns]
-            print(f"\x1b7\x1bD\x1b[A\r\x1b[L{row}\x1b8\x1b[B", end="", flush=True)
+            print(f"\x1b7\n\x1b[A\r\x1b[L{row}\x1b8\x1b[B", end="", flush=True)
 
 
 class Lines:
@@ -160,7 +162,7 @@ async def run_client() -> None:
     except asyncio.CancelledError:
         leave("\nLeft.")
     if lines.unechoed:
-        leave(f"{len(lines.unechoed)} lines never came back.", 1)
+        leave(f"Lines that never came back: {len(lines.unechoed)}.", 1)
 
 
 def trace(note: logging.LogRecord) -> bool:
@@ -175,6 +177,8 @@ def trace(note: logging.LogRecord) -> bool:
 
 def main() -> None:
     """Prepare keyboard and screen for every alphabet, then start."""
+    if URL in ("-h", "--help"):
+        return print(__doc__)
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")

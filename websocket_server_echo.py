@@ -65,7 +65,9 @@ async def echo(connection: ServerConnection) -> None:
 
 
 def network_address() -> str:
-    """Return this computer's address in the local network."""
+    """Return the address at which classmates find this computer."""
+    if HOST != "0.0.0.0":  # noqa: S104 (which means all addresses; only compared here)
+        return HOST
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
         probe.connect(("192.0.2.1", 9))  # sends nothing: it only asks which way that would go
         return str(probe.getsockname()[0])
@@ -79,7 +81,8 @@ async def run_server() -> None:
     server = await serve(
         echo, HOST, int(PORT), compression=None, max_size=MAX_BYTES, close_timeout=CLOSE_SECONDS
     )
-    print(f"Listening at ws://{HOST}:{PORT} (Ctrl-C stops)")
+    address = f"[{HOST}]" if ":" in HOST else HOST  # IPv6 needs brackets, or port and host mix
+    print(f"Listening at ws://{address}:{PORT} (Ctrl-C stops)")
     if HOST not in ("127.0.0.1", "localhost", "::1"):
         print(f"Give classmates this address: ws://{network_address()}:{PORT}")
         print("Warning: everybody in your network can connect now. Stop it after class.")

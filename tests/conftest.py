@@ -28,6 +28,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # or name to Docker ports that nobody else may take meanwhile.
 AT_DEFAULT_PORTS = {
     "test_classroom",
+    "test_demo",
     "test_docker",
     "test_live_transcription",
     "test_readme",
@@ -75,9 +76,9 @@ def free_port() -> int:
 def lesson_environment(env: dict[str, str] | None = None) -> dict[str, str]:
     """Return the machine's environment without anything that would change a lesson's defaults."""
     settings = {"HOST", "PORT", "API_KEY", "OPENAI_API_KEY", "WEBSOCKET_URL", "SERVICE_URL"}
-    settings |= {"LANGUAGE", "TRANSCRIPTION_MODEL", "DEBUG", "TRACE", "ALLOWED_ORIGINS", "CI"}
+    settings |= {"TRANSCRIPTION_LANGUAGE", "TRANSCRIPTION_MODEL", "DEBUG", "TRACE", "CI"}
     settings |= {"COLUMNS", "LINES"}  # which pytest-xdist sets: a terminal tells its own size
-    settings |= {"ALLOWED_HOSTS"}
+    settings |= {"ALLOWED_HOSTS", "ALLOWED_ORIGINS"}
     kept = {
         name: value
         for name, value in os.environ.items()

@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -342,6 +343,25 @@ def test_a_pipe_may_carry_what_is_no_text(
     assert "<<< \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER} photo" in piped.stdout.decode()
 
 
+def test_what_a_server_sends_cannot_command_the_terminal_behind_a_pipe(
+    partner: Partner, url: str
+) -> None:
+    command = ["-c", f"printf 'one\\n' | {sys.executable} {LESSON} {url}"]
+    terminal: pexpect.spawn[str] = pexpect.spawn(
+        "sh", command, cwd=str(ROOT), env=lesson_environment(), encoding="utf-8", timeout=PATIENCE
+    )
+    terminal.expect("Connected")
+    partner.says("\x1b[2J\x1b]0;another title\x07gone?\none")
+    partner.says("one")
+    terminal.expect(pexpect.EOF)
+    assert "<<< ·[2J·]0;another title·gone?\r\none\r\n<<< one" in str(terminal.before)
+
+
+def test_help_is_what_the_lesson_says_of_itself(run_lesson: RunLesson) -> None:
+    result = run_lesson(LESSON, "--help")
+    assert "What you learn" in result.stdout and result.returncode == 0
+
+
 def test_it_ends_when_nobody_reads_its_answers_any_more(
     tmp_path: Path, port: int, url: str
 ) -> None:
@@ -393,7 +413,7 @@ def test_a_pipe_whose_words_do_not_come_back_says_so(
     result = run_lesson(LESSON, url, input="one\ntwo\n")
     assert partner.heard == ["one", "two"]
     assert result.returncode == 1
-    assert result.stderr == "2 lines never came back.\n"
+    assert result.stderr == "Lines that never came back: 2.\n"
 
 
 # --- addresses ---

@@ -261,6 +261,14 @@ def test_a_wrong_setting_gets_a_sentence(wrong: dict[str, str], run_lesson: RunL
     assert "Traceback" not in result.stderr
 
 
+def test_an_address_of_ipv6_is_printed_as_it_is_dialled(tmp_path: Path) -> None:
+    with lesson_server(tmp_path, LESSON, free_port(), {"HOST": "::1"}) as server:
+        url = server.says(r"Listening at (ws://\[::1\]:\d+) ")[1]
+        with connect_now(url, proxy=None) as client:
+            client.send("hello")
+            assert client.recv() == "hello"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux answers at all of 127.0.0.0/8")
 def test_only_host_0000_opens_it_to_other_addresses_and_then_it_warns(tmp_path: Path) -> None:
     port = free_port()

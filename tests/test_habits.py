@@ -35,6 +35,7 @@ COLUMNS = 40
 SURROUNDINGS = {
     "a terminal without colours": {"TERM": "dumb", "NO_COLOR": "1"},
     "no language set": {"LANG": "C", "LC_ALL": ""},
+    "a list of languages for menus": {"LANGUAGE": "sv_SE:sv:en_US:en"},
     "an output that knows only ASCII": {"PYTHONIOENCODING": "ascii"},
     "the encoding of Windows": {"PYTHONIOENCODING": "cp1252"},
     "a system without UTF-8": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},

@@ -8,12 +8,14 @@ import asyncio
 import io
 import json
 import os
+import signal
 import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from itertools import repeat
+from pathlib import Path
 
 import av
 import numpy as np
@@ -21,8 +23,8 @@ import pytest
 import requests
 from conftest import ROOT
 from rude import CONTINUED, HANDSHAKE, PING, TEXT, Rude, closed_with, event, frame, post
-from service import MICRO_WHISPER, TRANSCRIPTION, Service, client, until
-from speech import PHRASES, silence, spoken
+from service import MICRO_WHISPER, TRANSCRIPTION, Service, StartService, client, until
+from speech import PHRASES, silence, spoken, write_wav
 from test_service_limits import changed_copy, closing
 
 IS_LONG = bool(os.environ.get("SOAK"))
@@ -106,6 +108,16 @@ def test_one_that_does_not_read_its_answers_is_dropped_and_so_is_its_socket(
             rude.flood(FLOODS[kind] * 2000, 4)
             until(lambda: service.health()["sessions"] == 0)
             until(lambda: service.open_files() <= files + 1)
+
+
+def test_one_that_does_not_read_cannot_keep_the_service_from_ending(
+    start_service: StartService,
+) -> None:
+    service = start_service()
+    with Rude(service.port, receive_buffer=4096) as rude:
+        rude.open()
+        rude.flood(event("x" * 60, event_id="A" * 500_000) * 10, 2)
+        assert service.stop() in (0, -signal.SIGTERM)  # within 20 s
 
 
 def test_one_that_pings_and_never_reads_takes_no_memory(service: Service) -> None:
@@ -471,3 +483,25 @@ def test_a_file_that_only_names_others_makes_the_service_fetch_nothing(
         listener.setblocking(False)
         with pytest.raises(BlockingIOError):  # nobody has called
             listener.accept()
+
+
+def test_an_upload_whose_sender_has_hung_up_takes_the_engine_no_longer(
+    start_service: StartService, tmp_path: Path
+) -> None:
+    begin = "        self.decoder.start_utt()\n"
+    slow = f"        print('a turn', flush=True)\n        time.sleep(0.3)\n{begin}"
+    service = start_service(changed_copy(tmp_path, begin, slow), WHISPER_MODEL="")
+    turn = np.concatenate([spoken("goodbye"), silence(1)])
+    short = write_wav(tmp_path / "short.wav", turn).read_bytes()
+    long = write_wav(tmp_path / "long.wav", np.tile(turn, 40)).read_bytes()
+
+    with Rude(service.port) as rude:
+        body = FILE + long + b"\r\n--x--\r\n"
+        start = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: 127.0.0.1\r\n" + MULTIPART
+        rude.send(start + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        until(lambda: service.output.count("a turn") >= 3)  # the first is the warm-up
+    before = service.output.count("a turn")
+    url = f"{service.http_url}/v1/audio/transcriptions"
+    for _ in range(8):
+        assert requests.post(url, files={"file": short}, timeout=60).json()["text"] == "goodbye"
+    assert service.output.count("a turn") <= before + 8 + 2  # two may have been under way

@@ -307,6 +307,34 @@ def test_a_wrong_key_names_the_variable_and_never_shows_the_key(
         assert "sk-wrong" not in ended.stderr + ended.stdout
 
 
+@pytest.mark.parametrize("key", ["“sk-secret”", "sk-\x01secret"])
+def test_a_key_that_cannot_be_one_is_not_shown_either(key: str, run_lesson: RunLesson) -> None:
+    ended = run_lesson(LESSON, "--file", SAMPLE, env={"API_KEY": key})
+    assert ended.returncode == 1 and "secret" not in ended.stderr + ended.stdout
+    assert ended.stderr == "Your key holds a letter that no key has. Copy it once more.\n"
+
+
+def test_a_line_end_behind_a_key_does_no_harm(service: Service, run_lesson: RunLesson) -> None:
+    with referee(service, "openai") as seen:
+        env = {"WEBSOCKET_URL": seen.url, "OPENAI_API_KEY": f"{KEY}\r\n"}
+        assert "5 phrases" in run_lesson(LESSON, "--file", SAMPLE, env=env).stdout
+
+
+def test_a_service_without_a_certificate_is_named_as_such(
+    service: Service, run_lesson: RunLesson
+) -> None:
+    address = service.url.replace("ws://", "wss://")
+    ended = run_lesson(LESSON, "--file", SAMPLE, env={"WEBSOCKET_URL": address})
+    assert ended.returncode == 1 and f"certificate of {address} cannot be trusted" in ended.stderr
+    assert "ws:// in place of wss://" in ended.stderr
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
+def test_a_time_that_is_none_is_refused(seconds: str, run_lesson: RunLesson) -> None:
+    ended = run_lesson(LESSON, f"--seconds={seconds}")
+    assert ended.returncode == 2 and "--seconds: it must be" in ended.stderr
+
+
 @pytest.mark.parametrize("nonsense", [b"", b"hello, I am a text", b"RIFF\x00\x00\x00\x00WAVE"])
 def test_a_file_that_is_no_recording_is_a_sentence(
     service: Service, run_lesson: RunLesson, tmp_path: Path, nonsense: bytes

@@ -290,10 +290,11 @@ def test_ctrl_c_in_its_terminal_ends_it(open_window: OpenWindow, port: int) -> N
     assert window.output.read_text().endswith("Stopped.\n")
 
 
-def test_a_wrong_address_gets_a_sentence(run_lesson: RunLesson) -> None:
-    result = run_lesson(LESSON, env={"WEBSOCKET_URL": "127.0.0.1:8765"})
+@pytest.mark.parametrize("wrong", ["127.0.0.1:8765", "ws://192.168.1..20:8765"])
+def test_a_wrong_address_gets_a_sentence(wrong: str, run_lesson: RunLesson) -> None:
+    result = run_lesson(LESSON, env={"WEBSOCKET_URL": wrong})
     assert result.returncode == 1
-    assert "WEBSOCKET_URL=127.0.0.1:8765" in result.stderr
+    assert f"WEBSOCKET_URL={wrong}" in result.stderr
     assert "ws://127.0.0.1:8765" in result.stderr
     assert "Traceback" not in result.stderr
 

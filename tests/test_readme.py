@@ -510,6 +510,22 @@ def with_a_wrong_key(student: Student) -> str:
     return student.run(SINGLE, SERVICE_URL=service.http_url, API_KEY="wrong")
 
 
+def with_a_key_that_is_none(student: Student) -> str:
+    service = student.start_service(API_KEY="right")
+    return student.run(SINGLE, SERVICE_URL=service.http_url, API_KEY="“right”")
+
+
+def without_a_certificate(student: Student) -> str:
+    service = student.start_service()
+    return student.run(SINGLE, SERVICE_URL=service.http_url.replace("http", "https"))
+
+
+def with_an_old_python(student: Student) -> str:
+    command = ["-m", "pip", "download", "--no-deps", "--python-version=3.10", "-d", "."]
+    command += ["--only-binary=:all:", "-r", str(ROOT / "requirements.txt")]
+    return student.python(*command)
+
+
 def at_a_wrong_address(student: Student) -> str:
     service = student.start_service()
     return student.run(LIVE, "--file", SAMPLE, WEBSOCKET_URL=service.url.partition("?")[0] + "s")
@@ -564,6 +580,7 @@ WAYS: dict[str, Callable[[Student], str]] = {  # how a message begins: what brin
     "ModuleNotFoundError: No module named 'websockets'": lambda s: s.python("-I", "-S", ECHO),
     "ModuleNotFoundError: No module named 'websockets.asyncio'": beside_a_file_called_websockets,
     "RuntimeError: asyncio.run()": in_a_notebook,
+    "No matching distribution found for": with_an_old_python,
     "PyAudio does not work": without_pyaudio,
     "Cannot listen at 127.0.0.1:8765": lambda student: at_a_taken_port(student, ECHO),
     "Cannot listen at 127.0.0.1:8000": lambda student: at_a_taken_port(student, SERVICE),
@@ -575,6 +592,8 @@ WAYS: dict[str, Callable[[Student], str]] = {  # how a message begins: what brin
         LIVE, "--file", SAMPLE, WEBSOCKET_URL=f"ws://{NOWHERE}/v1/realtime?intent=transcription"
     ),
     "Wrong or missing key": with_a_wrong_key,
+    "Your key holds": with_a_key_that_is_none,
+    "cannot be trusted": without_a_certificate,
     "answers with HTTP status": at_a_wrong_address,
     "The service is gone": when_the_service_goes_away,
     "loudest moment": lambda student: with_a_muted_microphone(student, SINGLE, "1"),

@@ -86,6 +86,28 @@ async def test_behind_a_proxy_the_service_answers_to_the_name_it_is_given(
     assert await opens_websocket(service, "speech.school.example")
 
 
+def test_lists_of_names_and_pages_may_be_written_as_people_write(
+    start_service: StartService,
+) -> None:
+    service = start_service(
+        HOST="0.0.0.0",
+        ALLOWED_HOSTS="MyLaptop.local, speech.school.example",
+        ALLOWED_ORIGINS="https://Page.example, http://other.example",
+    )
+
+    def status(host: str, origin: str = "") -> int:
+        headers = {"Host": host} | ({"Origin": origin} if origin else {})
+        return requests.get(f"{service.http_url}/docs", headers=headers, timeout=30).status_code
+
+    assert status("mylaptop.local:8000") == status("MyLaptop.local") == 200
+    assert status("speech.school.example", "http://other.example") == 200
+    assert status("127.0.0.1", "https://page.example") == 200
+    # Its own page, at whatever address it was opened; but a rebound name stays a stranger's.
+    assert status("192.168.1.20:8000", "http://192.168.1.20:8000") == 200
+    assert status("192.168.1.20:8000", "http://192.168.1.20:8001") == 403
+    assert status("attacker.example", "http://attacker.example") == 403
+
+
 def test_the_browser_lesson_obeys_no_page_but_its_own(start_app: StartApp) -> None:
     app = start_app()
     attacker = f"http://attacker.example:{app.port}"

@@ -34,6 +34,15 @@ async def test_one_append_of_15_seconds_is_heard_as_five_turns(service: Service)
         assert await student.transcripts(5) == PHRASES
 
 
+async def test_a_commit_in_mid_sentence_hears_the_words_so_far(service: Service) -> None:
+    words = np.concatenate([speech(24_000, ["hello world"]), spoken("thank you", 24_000)])
+    async with client(service.url) as student:
+        await student.append(words)  # in one go: the first turn ends somewhere in it
+        await student.send("input_audio_buffer.commit")
+        assert await student.transcripts(2) == ["hello world", "thank you"]
+        assert not student.all("error")
+
+
 async def test_manual_commit_ends_each_turn(service: Service) -> None:
     async with client(service.url) as student:
         updated = await student.configure(turn_detection=None)
@@ -159,6 +168,16 @@ async def test_vad_settings_are_honoured(service: Service) -> None:
     assert (await turns(prefix_padding_ms=0))[0] == pytest.approx(usual[0] + 300, abs=32)
 
 
+@pytest.mark.parametrize("threshold", [0.02, 0.05, 0.15, 0.9])
+async def test_a_turn_ends_in_silence_however_little_is_taken_for_a_voice(
+    service: Service, threshold: float
+) -> None:
+    async with client(service.url) as student:
+        await student.configure(turn_detection={"type": "server_vad", "threshold": threshold})
+        await student.say(np.concatenate([spoken("thank you", 24_000), silence(5, 24_000)]))
+        assert await student.transcripts(1) == ["thank you"]
+
+
 async def test_clear_forgets_what_was_not_committed(service: Service) -> None:
     async with client(service.url) as student:
         await student.configure(turn_detection=None)
@@ -174,6 +193,7 @@ MISTAKES = [
     ("no JSON at all", "invalid_json", None),
     ("[1, 2]", "invalid_event", "type"),
     ('{"type": 7}', "invalid_event", "type"),
+    ("[" + "[]," * 10_000 + "1]", "invalid_event", None),
     ('{"type": "response.create"}', "invalid_value", "type"),
     ('{"type": "input_audio_buffer.append"}', "missing_required_parameter", "audio"),
     ('{"type": "input_audio_buffer.append", "audio": 5}', "missing_required_parameter", "audio"),
@@ -203,6 +223,9 @@ async def test_every_mistake_is_named_and_the_session_goes_on(service: Service) 
         await student.send("nonsense", event_id="mine")
         error = (await student.event("error", len(MISTAKES) + 2))["error"]
         assert error["event_id"] == "mine"
+        await student.websocket.send('{"event_id": "mine, too"}')
+        error = (await student.event("error", len(MISTAKES) + 3))["error"]
+        assert error["event_id"] == "mine, too" and "type" in error["message"]
         await student.say(speech(24_000, ["thank you"]))
         assert await student.transcripts(1) == ["thank you"]
 

@@ -84,13 +84,15 @@ def wav(samples: Audio, rate: int, channels: int = 1) -> bytes:
     return file.getvalue()
 
 
-def converted(container: str, codec: str, rate: int) -> bytes:
-    """Return a phrase in another container and codec."""
+def converted(container: str, codec: str, rate: int, *words: str, layout: str = "mono") -> bytes:
+    """Return phrases with a pause after each, or a single one, in another container and codec."""
+    parts = [part for phrase in words for part in (spoken(phrase), silence(0.9))]
+    sound = np.concatenate(parts or [spoken("thank you")])
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
-        stream = output.add_stream(codec, rate=rate)
+        stream = output.add_stream(codec, rate=rate, layout=layout)
         assert isinstance(stream, av.AudioStream)
-        frame = av.AudioFrame.from_ndarray(spoken("thank you")[None], "s16", "mono")
+        frame = av.AudioFrame.from_ndarray(sound[None], "s16", "mono")
         frame.sample_rate = 16_000
         resampler = av.AudioResampler(stream.format, stream.layout, rate, stream.frame_size or 1024)
         for part in [*resampler.resample(frame), *resampler.resample(None)]:
@@ -128,6 +130,26 @@ def test_stereo_is_understood(service: Service) -> None:
 def test_a_recording_that_breaks_off_is_understood_as_far_as_it_goes(service: Service) -> None:
     whole = SAMPLE.read_bytes()
     assert post(service, whole[: len(whole) // 2]).json()["text"].startswith(" ".join(PHRASES[:2]))
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mp3", "libmp3lame"), ("adts", "aac")])
+def test_a_damaged_spot_costs_no_more_than_what_was_said_there(
+    service: Service, container: str, codec: str
+) -> None:
+    whole = converted(container, codec, 48_000, *PHRASES)
+    assert post(service, whole).json()["text"] == WORDS
+    for damage in (bytes(200), b"\xff" * 200, np.random.default_rng(1).bytes(200)):
+        begin = len(whole) // 3  # in the middle of the second phrase
+        spoiled = whole[:begin] + damage + whole[begin + 200 :]
+        text = post(service, spoiled).json()["text"]
+        assert text.startswith(PHRASES[0]) and text.endswith(" ".join(PHRASES[2:])), text
+
+
+def test_a_recording_may_become_stereo_on_the_way(service: Service) -> None:
+    first = converted("mp3", "libmp3lame", 48_000, "hello world")
+    second = converted("mp3", "libmp3lame", 48_000, "thank you", layout="stereo")
+    third = converted("mp3", "libmp3lame", 44_100, "goodbye")
+    assert post(service, first + second + third).json()["text"] == "hello world thank you goodbye"
 
 
 def test_silence_has_no_text(service: Service) -> None:

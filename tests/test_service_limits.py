@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
-from conftest import ROOT, STRICT_PYTHON, RunLesson, free_port, lesson_environment
-from service import TRANSCRIPTION, Service, StartService, client, until
+from conftest import ROOT, STRICT_PYTHON, OpenLesson, RunLesson, free_port, lesson_environment
+from service import MICRO_WHISPER, TRANSCRIPTION, Service, StartService, client, until
 from speech import silence, spoken, write_wav
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -162,6 +162,19 @@ async def test_stopped_in_mid_sentence_it_writes_down_what_was_said(
         assert student.websocket.close_code == 1012
 
 
+async def test_stopped_right_behind_a_commit_it_writes_that_down_too(
+    start_service: StartService,
+) -> None:
+    service = start_service()
+    async with client(service.url) as student:
+        await student.configure(turn_detection=None)
+        await student.say(spoken("set a timer for three minutes", 24_000))
+        await student.send("input_audio_buffer.commit")
+        await student.event("conversation.item.done")  # nothing is left that could be committed
+        assert await asyncio.to_thread(service.stop) in (0, -signal.SIGTERM)
+        assert await student.transcripts(1) == ["set a timer for three minutes"]
+
+
 def test_a_taken_port_is_named_with_the_remedy(service: Service, run_lesson: RunLesson) -> None:
     ended = run_lesson("fastapi_example.py", env={"PORT": str(service.port)})
     assert ended.returncode == 1
@@ -175,7 +188,11 @@ def test_a_taken_port_is_named_with_the_remedy(service: Service, run_lesson: Run
         ({"WHISPER_MODEL": "smal-int8"}, "no model that I know"),
         ({"WHISPER_MODEL": "tests"}, "no folder with a model.bin"),
         ({"WHISPER_MODEL": "tiny-int8", "HF_ENDPOINT": "http://127.0.0.1:9"}, "Cannot fetch"),
+        ({"WHISPER_LANG": "klingon"}, "WHISPER_LANG=klingon: PocketSphinx knows only en"),
+        ({"WHISPER_LANG": "english", "WHISPER_MODEL": MICRO_WHISPER}, "knows only af, am, ar, as"),
+        ({"WHISPER_DEVICE": "gpu", "WHISPER_MODEL": MICRO_WHISPER}, "on gpu: unsupported device"),
         ({"PORT": "eighty"}, "PORT"),
+        ({"PORT": "70000"}, "Cannot listen at 127.0.0.1:70000"),
         ({"HOST": "192.0.2.1"}, "192.0.2.1"),
     ],
 )
@@ -238,6 +255,19 @@ async def test_health_is_true_only_while_a_transcription_would_work(
             await student.send("input_audio_buffer.commit")
             answer = await asyncio.to_thread(sick, address)
             assert text in answer["status"]
+            if trouble_file is fails:
+                failed_upload = upload(service, write_wav(tmp_path / "a.wav", spoken("goodbye")))
+                assert failed_upload.status_code == 500
+                assert failed_upload.json()["error"]["type"] == "server_error"
+                assert "no memory" in failed_upload.json()["error"]["message"]
+            else:  # and it is so when whoever waited has gone
+                async with client(service.url) as impatient:
+                    await impatient.configure(turn_detection=None)
+                    await impatient.say(spoken("goodbye", 24_000))
+                    await impatient.send("input_audio_buffer.commit")
+                    await impatient.event("conversation.item.done")
+                await asyncio.to_thread(until, lambda: service.health()["sessions"] == 1)
+                assert text in requests.get(address, timeout=30).json()["status"]
             trouble_file.unlink()
             await asyncio.to_thread(
                 until, lambda: requests.get(address, timeout=30).status_code == 200
@@ -247,10 +277,49 @@ async def test_health_is_true_only_while_a_transcription_would_work(
         assert await student.transcripts(1)  # what hung goes on
 
 
+def upload(service: Service, wav: Path) -> requests.Response:
+    url = f"{service.http_url}/v1/audio/transcriptions"
+    return requests.post(url, files={"file": wav.read_bytes()}, timeout=60)
+
+
 def sick(address: str) -> dict[str, str]:
     """Wait until the service calls itself sick, and return what it says."""
     until(lambda: requests.get(address, timeout=30).status_code == 503)
     return dict(requests.get(address, timeout=30).json())
+
+
+def test_without_a_card_that_works_the_processor_does_it(
+    start_service: StartService, tmp_path: Path, run_lesson: RunLesson
+) -> None:
+    """As on a computer that has a card of NVIDIA's, but not the libraries that go with it."""
+    has_card = "ctranslate2.get_cuda_device_count() > 0"
+    call = "                self.transcribe(bytes(SAMPLE_RATE // 5)"
+    fails = f"                if device == 'cuda':\n{' ' * 20}raise RuntimeError('no cuBLAS')\n"
+    script = changed_copy(tmp_path, has_card, "True")
+    assert script.read_text().count(call) == 1
+    script.write_text(script.read_text().replace(call, fails + call))
+    service = start_service(script)
+    assert service.health()["device"] == "cpu"
+    assert "on cuda: " in service.output and "The processor does it" in service.output
+    env = {"WHISPER_MODEL": MICRO_WHISPER, "WHISPER_DEVICE": "cuda", "PORT": str(free_port())}
+    ended = run_lesson(str(script), env=env)  # but who asks for the card is told
+    assert ended.returncode == 1 and ended.stderr.startswith("Cannot run ")
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_folder_of_weights_may_have_any_name(start_service: StartService, tmp_path: Path) -> None:
+    (tmp_path / "mine-int8").symlink_to(MICRO_WHISPER)
+    service = start_service(WHISPER_MODEL=str(tmp_path / "mine-int8"))
+    assert service.health()["model"] == "mine-int8"
+    wav = write_wav(tmp_path / "a.wav", spoken("thank you"))
+    assert upload(service, wav).json()["text"] == "thank you"
+
+
+def test_an_address_of_ipv6_is_printed_as_it_is_dialled(open_lesson: OpenLesson) -> None:
+    port = free_port()
+    lesson = open_lesson("fastapi_example.py", env={"HOST": "::1", "PORT": str(port)})
+    lesson.expect_exact(f"ws://[::1]:{port}/v1/realtime?intent=transcription")
+    assert requests.get(f"http://[::1]:{port}/health", timeout=30).json()["status"] == "ok"
 
 
 def test_a_port_that_is_taken_while_the_engine_loads_is_named_too(

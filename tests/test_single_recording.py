@@ -2,6 +2,7 @@
 
 import http.server
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pexpect
 import pytest
+import trustme
 from conftest import ROOT, OpenLesson, RunLesson, found, printed
 from microphone import Microphone
 from service import Service, StartService
@@ -114,6 +116,14 @@ def test_the_other_local_service_is_offered(
     assert WORDS in ended.stdout
 
 
+def test_what_is_no_service_is_not_offered(run_lesson: RunLesson) -> None:
+    for body in (b"", b"<html>another program</html>", b"[]", b"7"):
+        with answering(200, body, port=8000):
+            ended = run_lesson(LESSON, "--file", SAMPLE)
+        assert ended.returncode == 1 and ended.stderr == ""
+        assert "Start a service in another terminal" in ended.stdout
+
+
 def test_a_wrong_key_names_the_variable_and_never_shows_the_key(
     start_service: StartService, run_lesson: RunLesson
 ) -> None:
@@ -125,6 +135,55 @@ def test_a_wrong_key_names_the_variable_and_never_shows_the_key(
         assert "OPENAI_API_KEY" in ended.stdout and "the-wrong-key" not in ended.stdout
     env = {"SERVICE_URL": service.http_url, "OPENAI_API_KEY": "the-right-key"}
     assert WORDS in run_lesson(LESSON, "--file", SAMPLE, env=env).stdout
+
+
+@pytest.mark.parametrize("key", ["sk-secret\u200b", "“sk-secret”", "sk-\x01secret"])
+def test_a_key_that_cannot_be_one_is_not_shown_either(key: str, run_lesson: RunLesson) -> None:
+    ended = run_lesson(LESSON, "--file", SAMPLE, env={"API_KEY": key})
+    assert ended.returncode == 1 and ended.stderr == ""
+    assert "Your key holds a letter that no key has." in ended.stdout
+    assert "secret" not in ended.stdout
+
+
+def test_a_line_end_behind_a_key_does_no_harm(
+    start_service: StartService, run_lesson: RunLesson
+) -> None:
+    service = start_service(API_KEY="right")
+    env = {"SERVICE_URL": service.http_url, "API_KEY": "right\r\n"}
+    assert WORDS in run_lesson(LESSON, "--file", SAMPLE, env=env).stdout
+
+
+def test_a_certificate_that_nobody_knows_is_named_as_such(
+    run_lesson: RunLesson, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    with answering(404, b"", tls) as url:
+
+        def says(bundle: str) -> str:
+            env = {"SERVICE_URL": url, "REQUESTS_CA_BUNDLE": str(tmp_path / bundle)}
+            ended = run_lesson(LESSON, "--file", SAMPLE, env=env)
+            assert ended.returncode == 1 and ended.stderr == ""
+            return ended.stdout
+
+        assert "cannot be trusted" in says("") and "REQUESTS_CA_BUNDLE" in says("")
+        assert "cannot be trusted" in says("no-such-file.pem")
+        assert "404 Not Found" in says("authority.pem")
+
+
+@pytest.mark.parametrize("address", ["http://a..b:80", "http://127.0.0.1:99999", "127.0.0.1:8000"])
+def test_an_address_that_is_none_is_explained(address: str, run_lesson: RunLesson) -> None:
+    ended = run_lesson(LESSON, "--file", SAMPLE, env={"SERVICE_URL": address})
+    assert ended.returncode == 1 and ended.stderr == ""
+    assert f"✗ service      {address}: " in ended.stdout and "begins with http://" in ended.stdout
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e9"])
+def test_a_time_that_is_none_is_refused(seconds: str, run_lesson: RunLesson) -> None:
+    ended = run_lesson(LESSON, f"--seconds={seconds}")
+    assert ended.returncode == 2 and "--seconds: it can be" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -161,22 +220,27 @@ def test_a_missing_file_is_a_sentence(service: Service, run_lesson: RunLesson) -
 
 
 @contextmanager
-def answering(status: int, body: bytes) -> Iterator[str]:
+def answering(
+    status: int, body: bytes, tls: ssl.SSLContext | None = None, port: int = 0
+) -> Iterator[str]:
     """Run a web server that answers everything the same, and yield its address."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Type", "text/html" if b"<" in body else "application/json")
             self.end_headers()
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+    with http.server.HTTPServer(("127.0.0.1", port), Handler) as server:
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
@@ -185,6 +249,7 @@ def answering(status: int, body: bytes) -> Iterator[str]:
     [
         (429, b'{"error": {"message": "You exceeded your quota."}}', ["your quota", "credit"]),
         (404, b"<html>not here</html>", ["404 Not Found", "up to the port"]),
+        (200, b"<html>Welcome to our Wi-Fi!</html>", ["Is this a transcription", "log in"]),
         (500, b"", ["500 Internal Server Error"]),
     ],
 )

@@ -302,6 +302,7 @@ def test_speech_waits_for_a_service_that_is_not_there_yet(
     ("address", "key", "texts"),
     [
         ("{url}", "wrong", ["refuses the key", "type the right one on the left", "API_KEY"]),
+        ("{url}", "“wrong”", ["Your key holds a letter that no key has", "copy it once more"]),
         ("{base}/nowhere", "right", ["HTTP status 403", "/v1/realtime?intent=transcription"]),
         ("{http}", "right", ["is no WebSocket address", "ws://"]),
         ("ws://no-such-host.invalid/", "right", ["Nothing answers at", "Press STOP"]),
