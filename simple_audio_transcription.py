@@ -60,6 +60,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unicodedata import east_asian_width
 
 import av
 import numpy as np
@@ -69,13 +70,15 @@ from websockets.frames import Frame
 
 URL = os.environ.get("WEBSOCKET_URL") or "ws://127.0.0.1:10300/v1/realtime?intent=transcription"
 IS_LOCAL = URL.startswith(("ws://127.0.0.1:", "ws://localhost:"))
-API_KEY = (os.environ.get("API_KEY") or os.environ.get("OPENAI_API_KEY", "")).strip()
+IS_OPENAI = URL.startswith("wss://api.openai.com/")  # nobody else is to see the key for it
+API_KEY = os.environ.get("OPENAI_API_KEY" if IS_OPENAI else "API_KEY", "").strip()
 MODEL = os.environ.get("TRANSCRIPTION_MODEL", "gpt-live-transcribe")  # at home there is only one
 LANGUAGE = os.environ.get("TRANSCRIPTION_LANGUAGE", "en")  # empty: the service finds out
 SAMPLE_RATE = int(os.environ.get("SAMPLE_RATE", "24000"))  # Hz, what OpenAI wants
 
 CHUNK_MS = 40  # what a microphone hands over at a time; longer means that the text comes later
 SILENCE_MS = 500  # a pause this long ends a turn
+MAX_TURN_MS = 30_000  # and so does this much speech without a pause
 QUIET = 0.02  # of full scale: softer than a voice (used where the service does not find pauses)
 RETRY_S = 60  # a service that went away may take so long to come back
 KEEP_S = 120  # audio kept to be sent again: a turn of 30 s, an outage of 60 s, and some more
@@ -157,7 +160,7 @@ class Speech:
         while position >= self.end and not self.has_ended.is_set():
             self.news.clear()
             await self.news.wait()
-        begin = position - self.start
+        begin = max(0, position - self.start)  # what is no longer there is passed over
         return bytes(self.audio[begin : begin + 100 * BYTES_PER_MS])
 
 
@@ -252,7 +255,18 @@ def write_line(text: str) -> None:
     if sys.stdout.isatty():
         width = shutil.get_terminal_size().columns - 1
         print("\r" + " " * width + "\r", end="")
-    print(text, flush=True)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # whoever read our lines has enough, as head has
+        os._exit(0)
+
+
+def last_columns(text: str, columns: int) -> str:
+    """Return the end of a text, so that it fills columns. 字 takes two of them."""
+    text = text[-columns:]
+    while (width := sum(1 + (east_asian_width(letter) in "WF") for letter in text)) > columns:
+        text = text[1:]
+    return text + " " * (columns - width)
 
 
 async def watch(speech: Speech, is_live: bool) -> None:
@@ -262,7 +276,7 @@ async def watch(speech: Speech, is_live: bool) -> None:
             bar = "█" * round(8 * speech.level**0.5)  # the root, for ears work like that
             start = f"{clock(speech.end)} {bar:░<8} "
             room = shutil.get_terminal_size().columns - 1 - len(start)
-            print(f"\r{start}{speech.partial[-room:]:<{room}}", end="", flush=True)
+            print(f"\r{start}{last_columns(speech.partial, room)}", end="", flush=True)
         now = time.monotonic()
         if is_live and speech.end and not speech.has_ended.is_set():
             if now - speech.added_at > PATIENCE_S:
@@ -298,6 +312,7 @@ class Conversation:
     commits: deque[tuple[int, int]] = field(default_factory=deque)  # from where to where
     voice_at: int | None = None  # without VAD: where a voice began that is not committed
     is_complete: bool = False  # the service has heard everything
+    news: asyncio.Event = field(default_factory=asyncio.Event)  # the service has said something
 
 
 class RefusedError(Exception):
@@ -305,7 +320,7 @@ class RefusedError(Exception):
 
     def __init__(self, error: dict[str, str | None]) -> None:
         super().__init__(error["message"])
-        self.param = error.get("param")
+        self.code, self.param = error.get("code"), error.get("param")
 
 
 async def send(websocket: ClientConnection, kind: str, **fields: object) -> None:
@@ -363,14 +378,27 @@ async def send_audio(websocket: ClientConnection, speech: Speech, talk: Conversa
             if talk.voice_at is None and not talk.has_vad:
                 talk.voice_at = talk.sent
         talk.sent += len(pcm)
-        if talk.voice_at is not None and quiet_ms >= SILENCE_MS:
-            await commit(websocket, talk)
+        if talk.voice_at is not None:
+            spoken_ms = (talk.sent - talk.voice_at) // BYTES_PER_MS
+            if quiet_ms >= SILENCE_MS or spoken_ms >= MAX_TURN_MS:
+                await commit(websocket, talk)
+        if talk.sent < speech.start:
+            lost_s = (speech.start - talk.sent) // BYTES_PER_MS // 1000
+            write_line(f"The line or the service is too slow: {lost_s} s of sound are lost.")
+            return await websocket.close()  # and begin anew, or the clocks would disagree
         pcm = await speech.read(talk.sent)
     await commit(websocket, talk)
     # Now there is nothing left to commit, so the next one is refused. As events are answered in
     # order, its refusal tells that the service has heard everything before it.
     await send(websocket, "input_audio_buffer.commit", event_id="the-end")
-    await asyncio.sleep(ANSWER_S)
+    with suppress(TimeoutError):
+        while True:  # as long as answers come; where many wait for their text, that takes time
+            talk.news.clear()
+            async with asyncio.timeout(ANSWER_S):
+                await talk.news.wait()
+    for turn in talk.turns.values():
+        turn.text = turn.text or ""  # what is there is written, though something before it is not
+    write_finished_turns(speech, talk)
     speech.problem = f"The service did not answer for {ANSWER_S} s: the last words are missing."
     await websocket.close()
 
@@ -387,6 +415,7 @@ async def receive_text(websocket: ClientConnection, speech: Speech, talk: Conver
     """Write what the service understands, until it has understood everything."""
     async for message in websocket:
         event = json.loads(message)
+        talk.news.set()
         if "item_id" in event:
             update_turn(event, talk)
             write_finished_turns(speech, talk)
@@ -403,7 +432,7 @@ async def receive_text(websocket: ClientConnection, speech: Speech, talk: Conver
 
 def update_turn(event: dict[str, Any], talk: Conversation) -> None:
     """Note what the service tells about a turn."""
-    turn = talk.turns.setdefault(event["item_id"], Turn(talk.sent))
+    turn = talk.turns.get(event["item_id"]) or Turn(talk.sent)
     match event["type"]:
         case "input_audio_buffer.speech_started":
             turn.start = talk.zero + event["audio_start_ms"] * BYTES_PER_MS
@@ -418,7 +447,11 @@ def update_turn(event: dict[str, Any], talk: Conversation) -> None:
         case "conversation.item.input_audio_transcription.completed":
             turn.text = event["transcript"].strip()
         case "conversation.item.input_audio_transcription.failed":
-            turn.text = f"(no text: {event['error']['message']})"
+            write_line(f"[{clock(turn.start)}] No text: {event['error']['message']}")
+            turn.text = ""
+        case _:
+            return  # OpenAI has events of which we need nothing
+    talk.turns[event["item_id"]] = turn
 
 
 def write_finished_turns(speech: Speech, talk: Conversation) -> None:
@@ -438,7 +471,7 @@ async def transcribe(speech: Speech, arguments: argparse.Namespace) -> None:
     """Begin to listen once the service is there, and find it again whenever it goes away."""
     listening: asyncio.Task[None] | None = None
     headers = {"Authorization": f"Bearer {API_KEY}"} if API_KEY else {}
-    lost_at, pause_s = 0.0, 0.5
+    is_lost, give_up_at, pause_s = False, math.inf, 0.5
     while True:
         try:
             async with connect(
@@ -447,41 +480,53 @@ async def transcribe(speech: Speech, arguments: argparse.Namespace) -> None:
                 compression=None,  # audio does not shrink, it only costs time
                 ping_interval=PING_S,
                 ping_timeout=PING_S,
+                close_timeout=1,  # a service that has stalled must not hold us up
                 # A proxy for web pages could not find a service on this computer.
                 proxy=None if IS_LOCAL else True,
             ) as websocket:
-                talk = Conversation(speech.start, speech.start, await configure(websocket))
+                has_vad = await configure(websocket)
+                talk = Conversation(speech.start, speech.start, has_vad)
                 if listening:
                     write_line("The service is back. It now gets what it has missed.")
                 else:
                     listening = asyncio.create_task(listen(speech, arguments))
-                lost_at, pause_s = 0.0, 0.5
+                is_lost, back_at = False, time.monotonic()
                 sending = asyncio.create_task(send_audio(websocket, speech, talk))
                 try:
                     return await receive_text(websocket, speech, talk)
                 finally:
                     sending.cancel()  # when one of two partners ends, so must the other
                     await asyncio.gather(sending, return_exceptions=True)
-        except (OSError, WebSocketException, RefusedError, ValueError, KeyError) as error:
+                    # One that hangs up at once, each time, is not there.
+                    if speech.start > talk.zero or time.monotonic() - back_at > RETRY_S:
+                        give_up_at, pause_s = math.inf, 0.5
+        except TROUBLE as error:
             if speech.problem:
                 return
-            if not listening or (lost_at and time.monotonic() - lost_at > RETRY_S):
+            if not listening or time.monotonic() > give_up_at:
                 raise SystemExit(explain(error)) from None
-            if not lost_at:
-                lost_at = time.monotonic()
+            give_up_at = min(give_up_at, time.monotonic() + RETRY_S)
+            if not is_lost:
+                is_lost = True
                 write_line("The service is gone. Speak on: you will not be forgotten.")
         await asyncio.sleep(pause_s)
         pause_s = min(4, 2 * pause_s)
 
 
+TALKS_NONSENSE = (json.JSONDecodeError, LookupError, TypeError, AttributeError)
+# ImportError: behind some proxies a package is needed that is not here.
+TROUBLE = (OSError, WebSocketException, RefusedError, ValueError, ImportError, *TALKS_NONSENSE)
 CORRECT_URL = "Is WEBSOCKET_URL right, to the end? It ends in /v1/realtime?intent=transcription."
 
 
 def explain(error: Exception) -> str:
     """Return what is the matter with the service, and what to do about it."""
-    if isinstance(error, RefusedError):
-        return f"The service refuses: {error}\nA key belongs into API_KEY or OPENAI_API_KEY."
-    if isinstance(error, json.JSONDecodeError | KeyError | TimeoutError):
+    if isinstance(error, RefusedError) and error.code == "invalid_api_key":
+        remedy = "A key belongs into API_KEY, OpenAI's into OPENAI_API_KEY."
+        return f"The service refuses the key: {error}\n{remedy}"
+    if isinstance(error, RefusedError | ImportError):
+        return f"The service refuses: {error}" if isinstance(error, RefusedError) else str(error)
+    if isinstance(error, (*TALKS_NONSENSE, TimeoutError)):
         return f"What answers at {URL} is no transcription service ({error!r}). {CORRECT_URL}"
     if isinstance(error, ssl.SSLError):
         return (
@@ -625,8 +670,13 @@ def main() -> None:
     parser.add_argument("--save", type=Path, help="keep what was spoken, as a WAV file")
     parser.add_argument("--list-devices", action="store_true", help="list the microphones")
     arguments = parser.parse_args()
-    if arguments.save and not arguments.save.parent.is_dir():
-        parser.error(f"--save {arguments.save}: there is no such folder")
+    if arguments.save and arguments.file and arguments.save.resolve() == arguments.file.resolve():
+        parser.error("--save and --file are the same file")
+    if arguments.save:
+        try:
+            arguments.save.open("ab").close()
+        except OSError as error:
+            parser.error(f"--save {arguments.save}: {error.strerror}")
     if arguments.seconds is not None and not arguments.seconds > 0:
         parser.error("--seconds: it must be a number above 0")
     if not (API_KEY.isascii() and API_KEY.isprintable()):

@@ -48,7 +48,8 @@ import numpy as np
 import requests
 
 SERVICE_URL = (os.environ.get("SERVICE_URL") or "http://127.0.0.1:10300").rstrip("/")
-API_KEY = (os.environ.get("API_KEY") or os.environ.get("OPENAI_API_KEY", "")).strip()
+IS_OPENAI = SERVICE_URL == "https://api.openai.com"  # nobody else is to see the key for it
+API_KEY = os.environ.get("OPENAI_API_KEY" if IS_OPENAI else "API_KEY", "").strip()
 MODEL = os.environ.get("TRANSCRIPTION_MODEL", "gpt-transcribe")  # at home there is only one
 LANGUAGE = os.environ.get("TRANSCRIPTION_LANGUAGE", "en")  # empty: the service finds out
 RESPONSE_FORMAT = "json"  # or text, srt, vtt, verbose_json
@@ -280,7 +281,7 @@ def check(answer: requests.Response) -> None:
     remedy = {
         200: "A web page answered: log in to the Wi-Fi, or correct SERVICE_URL.",
         400: "Try samples/speech.wav: if that works, it is the recording.",
-        401: "Put your key into the environment variable API_KEY or OPENAI_API_KEY.",
+        401: "Put the key into the variable API_KEY, OpenAI's into OPENAI_API_KEY.",
         404: "SERVICE_URL is only the first part of the address, up to the port.",
         413: "Record less, or cut the file into parts.",
         429: "The account has no credit left, or you ask too often: wait a minute.",

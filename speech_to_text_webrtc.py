@@ -83,12 +83,14 @@ ICE_SERVERS = json.loads(os.environ.get("ICE_SERVERS", "[]"))
 MICROPHONE = {"echoCancellation": False, "noiseSuppression": False, "autoGainControl": False}
 
 SILENCE_MS = 500  # a pause this long ends a turn
+MAX_TURN_MS = 30_000  # and so does this much speech without a pause
 QUIET = 0.02  # of full scale: softer than a voice
 KEEP_S = 120  # audio kept to be sent again: a turn of 30 s, an outage of 60 s, and some more
 RETRY_S = 60  # once the microphone is off, a service that went away may take so long to come back
 ANSWER_S = 30  # the service may take so long to answer
 PING_S = 10  # so often a ping asks whether the line still works; no pong for as long: it does not
-VANISHED_S = 5  # a browser that sends nothing for so long has gone
+GAP_S = 5  # if nothing comes from the browser for so long, it counts as silence: a turn may end
+VANISHED_S = 60  # a browser that sends nothing for so long has gone
 PATIENCE_S = 5  # then a microphone that hears nothing is mentioned
 REFRESH_S = 0.15  # so often the page is drawn
 LOCAL_SERVICES = {  # port: its name on the page, and what starts it
@@ -224,7 +226,7 @@ class Speech:
         while position >= self.end and not self.has_ended:
             self.news.clear()
             await self.news.wait()
-        begin = position - self.start
+        begin = max(0, position - self.start)  # what is no longer there is passed over
         return bytes(self.audio[begin : begin + 100 * self.bytes_per_ms])
 
 
@@ -263,14 +265,23 @@ class Microphone:
 
     async def listen(self) -> None:
         """Take in what the browser sends: 48 kHz stereo, a frame every 20 ms."""
-        with suppress(MediaStreamError, TimeoutError):  # STOP was pressed, the page was closed
+        missing_s = 0
+        with suppress(MediaStreamError):  # STOP was pressed, the page was closed
             try:
-                while True:
-                    limit_s = VANISHED_S if self.speech.end else None  # the first may take longer
-                    frame = await asyncio.wait_for(self.track.recv(), limit_s)
+                while missing_s < VANISHED_S:
+                    try:
+                        async with asyncio.timeout(GAP_S):
+                            frame = await self.track.recv()
+                    except TimeoutError:  # a gap on the way, or a computer that sleeps
+                        if self.speech.end:  # the first sound may take its time
+                            missing_s += GAP_S
+                            self.speech.add(bytes(1000 * GAP_S * self.speech.bytes_per_ms))
+                        continue
+                    missing_s = 0
                     for part in self.resampler.resample(cast(av.AudioFrame, frame)):
                         self.speech.add(part.to_ndarray().tobytes())
             finally:
+                self.track.stop()  # or all that still comes would be kept, and nobody takes it
                 self.speech.finish()
 
 
@@ -298,6 +309,7 @@ class Conversation:
     commits: deque[tuple[int, int]] = field(default_factory=deque)  # from where to where
     voice_at: int | None = None  # without VAD: where a voice began that is not committed
     is_complete: bool = False  # the service has heard everything
+    news: asyncio.Event = field(default_factory=asyncio.Event)  # the service has said something
 
     @property
     def is_speaking(self) -> bool:
@@ -368,14 +380,23 @@ async def send_audio(websocket: ClientConnection, speech: Speech, talk: Conversa
             if talk.voice_at is None and not talk.has_vad:
                 talk.voice_at = talk.sent
         talk.sent += len(pcm)
-        if talk.voice_at is not None and quiet_ms >= SILENCE_MS:
-            await commit(websocket, talk)
+        if talk.voice_at is not None:
+            spoken_ms = (talk.sent - talk.voice_at) // speech.bytes_per_ms
+            if quiet_ms >= SILENCE_MS or spoken_ms >= MAX_TURN_MS:
+                await commit(websocket, talk)
+        if talk.sent < speech.start:  # the line or the service is too slow
+            speech.lost += speech.start - talk.sent
+            return await websocket.close()  # and begin anew, or the clocks would disagree
         pcm = await speech.read(talk.sent)
     await commit(websocket, talk)
     # Now there is nothing left to commit, so the next one is refused. As events are answered in
     # order, its refusal tells that the service has heard everything before it.
     await send(websocket, "input_audio_buffer.commit", event_id="the-end")
-    await asyncio.sleep(ANSWER_S)
+    with suppress(TimeoutError):
+        while True:  # as long as answers come; where many wait for their text, that takes time
+            talk.news.clear()
+            async with asyncio.timeout(ANSWER_S):
+                await talk.news.wait()
     await websocket.close()
 
 
@@ -391,6 +412,7 @@ async def receive_text(websocket: ClientConnection, speech: Speech, talk: Conver
     """Write what the service understands, until it has understood everything."""
     async for message in websocket:
         event = json.loads(message)
+        talk.news.set()
         if "item_id" in event:
             update_turn(event, speech, talk)
             write_finished_turns(speech, talk)
@@ -407,7 +429,7 @@ async def receive_text(websocket: ClientConnection, speech: Speech, talk: Conver
 
 def update_turn(event: dict[str, Any], speech: Speech, talk: Conversation) -> None:
     """Note what the service tells about a turn."""
-    turn = talk.turns.setdefault(event["item_id"], Turn(talk.sent))
+    turn = talk.turns.get(event["item_id"]) or Turn(talk.sent)
     match event["type"]:
         case "input_audio_buffer.speech_started":
             turn.start = talk.zero + event["audio_start_ms"] * speech.bytes_per_ms
@@ -422,7 +444,14 @@ def update_turn(event: dict[str, Any], speech: Speech, talk: Conversation) -> No
         case "conversation.item.input_audio_transcription.completed":
             turn.text = event["transcript"].strip()
         case "conversation.item.input_audio_transcription.failed":
-            turn.text = f"(no text: {event['error']['message']})"
+            at = clock(speech.seconds_at(turn.start))
+            speech.problem = (
+                f"There is no text for what was said at {at}: {event['error']['message']}"
+            )
+            turn.text = ""
+        case _:
+            return  # OpenAI has events of which we need nothing
+    talk.turns[event["item_id"]] = turn
 
 
 def write_finished_turns(speech: Speech, talk: Conversation) -> None:
@@ -442,7 +471,7 @@ async def transcribe(speech: Speech) -> None:
     """Talk to the service until all is written down; find it again each time it goes away."""
     service = speech.service
     headers = {"Authorization": f"Bearer {service.key}"} if service.key else {}
-    pause_s, give_up_at = 0.5, math.inf
+    pause_s, give_up_at, was_there = 0.5, math.inf, False
     if not (service.key.isascii() and service.key.isprintable()):
         speech.problem = "Your key holds a letter that no key has. STOP, copy it once more, START."
         return speech.finish()
@@ -454,12 +483,13 @@ async def transcribe(speech: Speech) -> None:
                 compression=None,  # audio does not shrink, it only costs time
                 ping_interval=PING_S,
                 ping_timeout=PING_S,
+                close_timeout=1,  # a service that has stalled must not hold us up
                 # A proxy for web pages could not find a service on this computer.
                 proxy=None if service.is_local else True,
             ) as websocket:
                 has_vad = await configure(websocket, service)
                 speech.talk = talk = Conversation(speech.start, speech.start, has_vad)
-                speech.problem, pause_s = "", 0.5
+                speech.problem, was_there = "", True
                 sending = asyncio.create_task(send_audio(websocket, speech, talk))
                 try:
                     return await receive_text(websocket, speech, talk)
@@ -467,16 +497,36 @@ async def transcribe(speech: Speech) -> None:
                     speech.talk = None
                     sending.cancel()  # when one of two partners ends, so must the other
                     await asyncio.gather(sending, return_exceptions=True)
-        except (OSError, WebSocketException, RefusedError, ValueError, KeyError) as error:
+                    if speech.start > talk.zero:  # it was of use
+                        pause_s = 0.5
+        except TROUBLE as error:
             speech.problem = await explain(error, service)
-            if isinstance(error, RefusedError | InvalidURI | InvalidStatus):
-                return speech.finish()  # trying again would not help
+            if is_final(error, was_there):
+                return speech.finish()
         if speech.has_ended:
             give_up_at = min(give_up_at, time.monotonic() + RETRY_S)
-            if speech.heard_at <= speech.start or time.monotonic() > give_up_at:
+            if speech.heard_at <= speech.start:
+                return None  # what is left is only silence
+            if time.monotonic() > give_up_at:
+                speech.problem = f"The last words are lost: the service was away for {RETRY_S} s."
                 return None
         await asyncio.sleep(pause_s)
         pause_s = min(4, 2 * pause_s)
+
+
+TALKS_NONSENSE = (json.JSONDecodeError, LookupError, TypeError, AttributeError)
+# ImportError: behind some proxies a package is needed that is not here.
+TROUBLE = (OSError, WebSocketException, RefusedError, ValueError, ImportError, *TALKS_NONSENSE)
+
+
+def is_final(error: Exception, was_there: bool) -> bool:
+    """Tell whether trying again would not help. A service that was there may be full for now."""
+    if isinstance(error, RefusedError) and error.code == "invalid_api_key":
+        return True
+    if isinstance(error, InvalidStatus) and error.response.status_code >= 500:
+        return False  # that is a proxy, whose service is away
+    is_refusal = isinstance(error, RefusedError | InvalidStatus) and not was_there
+    return is_refusal or isinstance(error, InvalidURI | ImportError)
 
 
 async def explain(error: Exception, service: Service) -> str:
@@ -491,7 +541,9 @@ async def explain(error: Exception, service: Service) -> str:
         )
     if isinstance(error, RefusedError):
         return f"The service refuses: {error} {again}"
-    if isinstance(error, json.JSONDecodeError | KeyError | TimeoutError):
+    if isinstance(error, ImportError):
+        return f"It does not work: {error}"
+    if isinstance(error, (*TALKS_NONSENSE, TimeoutError)):
         return f"What answers at {url} is no transcription service ({error!r}). {KEPT}"
     if isinstance(error, ssl.SSLError):
         return (
@@ -632,6 +684,7 @@ def choose_service(is_locked: bool) -> Service:
             own_key = API_KEY
         key = st.text_input(
             "Key, if the service wants one",
+            key=f"key for {name}",  # one for each: none is to get the key of another
             type="password",
             placeholder="from the environment" if own_key else "",
             disabled=is_locked,
@@ -705,6 +758,8 @@ def show_state(speech: Speech, is_on: bool) -> None:
 
     if speech.problem:
         st.error(speech.problem, icon=":material/cloud_off:")
+    if is_on and speech.has_ended and not speech.problem:
+        st.warning(f"Your browser has sent nothing for {VANISHED_S} s. STOP, then START.")
     if is_on and not speech.end and time.monotonic() - st.session_state.started_at > PATIENCE_S:
         st.warning(NO_SOUND_ARRIVES)
     elif is_on and not speech.heard_at and speech.end > PATIENCE_S * 1000 * speech.bytes_per_ms:

@@ -35,7 +35,7 @@ def test_a_file_is_heard_by_the_rules_of_every_server(
     service: Service, run_lesson: RunLesson, profile: str, model: str
 ) -> None:
     with referee(service, profile) as seen:
-        env = {"WEBSOCKET_URL": seen.url, "TRANSCRIPTION_MODEL": model, "OPENAI_API_KEY": KEY}
+        env = {"WEBSOCKET_URL": seen.url, "TRANSCRIPTION_MODEL": model, "API_KEY": KEY}
         ended = run_lesson(LESSON, "--file", SAMPLE, env=env)
     assert seen.faults == []
     assert lines(ended.stdout) == PHRASES
@@ -299,7 +299,7 @@ def test_a_wrong_address_at_the_right_service_is_explained(
 def test_a_wrong_key_names_the_variable_and_never_shows_the_key(
     service: Service, run_lesson: RunLesson
 ) -> None:
-    for env in ({}, {"OPENAI_API_KEY": "sk-wrong-98765"}):
+    for env in ({}, {"API_KEY": "sk-wrong-98765"}):
         with referee(service, "openai") as seen:
             ended = run_lesson(LESSON, "--file", SAMPLE, env=env | {"WEBSOCKET_URL": seen.url})
         assert ended.returncode == 1 and "Traceback" not in ended.stderr
@@ -316,7 +316,7 @@ def test_a_key_that_cannot_be_one_is_not_shown_either(key: str, run_lesson: RunL
 
 def test_a_line_end_behind_a_key_does_no_harm(service: Service, run_lesson: RunLesson) -> None:
     with referee(service, "openai") as seen:
-        env = {"WEBSOCKET_URL": seen.url, "OPENAI_API_KEY": f"{KEY}\r\n"}
+        env = {"WEBSOCKET_URL": seen.url, "API_KEY": f"{KEY}\r\n"}
         assert "5 phrases" in run_lesson(LESSON, "--file", SAMPLE, env=env).stdout
 
 

@@ -211,6 +211,31 @@ def test_lesson_7_sends_the_key_in_a_header_alone(
     assert ended.returncode == 0 and KEY not in ended.stdout + ended.stderr
 
 
+def test_the_key_for_openai_goes_to_nobody_else(
+    run_lesson: RunLesson, open_ear: OpenEar, tmp_path: Path
+) -> None:
+    ear = open_ear()
+    wav = str(write_wav(tmp_path / "second.wav", silence(1)))
+    with postbox() as (url, came):
+        env = {"SERVICE_URL": url, "WEBSOCKET_URL": ear.url, "OPENAI_API_KEY": KEY}
+        run_lesson("simple_transcription_test.py", "--file", wav, env=env)
+        run_lesson("simple_audio_transcription.py", "--file", wav, env=env)
+    assert [key for _, key in came] == ["", ""]
+    assert "authorization" not in ear.calls[0].headers
+
+
+def test_a_key_that_was_typed_for_one_service_goes_to_no_other(
+    start_app: StartApp, visit: Visit
+) -> None:
+    visitor = visit(env={"PULSE_SERVER": "unix:/nowhere"}, arguments=FAKE_MICROPHONE)
+    visitor.open(start_app().url)
+    visitor.choose("OpenAI", key=KEY)
+    expect(visitor.page.get_by_label("Key")).to_have_value(KEY)
+    for other in ("Docker", "Lesson 5", "Another"):
+        visitor.choose(other)
+        expect(visitor.page.get_by_label("Key")).to_have_value("")
+
+
 def test_lesson_8_shows_its_key_to_no_visitor_and_to_no_address_but_its_own(
     start_app: StartApp, visit: Visit, open_ear: OpenEar
 ) -> None:

@@ -133,7 +133,7 @@ def test_a_wrong_key_names_the_variable_and_never_shows_the_key(
         ended = run_lesson(LESSON, "--file", SAMPLE, env=env)
         assert ended.returncode == 1 and "✗ service" in ended.stdout
         assert "OPENAI_API_KEY" in ended.stdout and "the-wrong-key" not in ended.stdout
-    env = {"SERVICE_URL": service.http_url, "OPENAI_API_KEY": "the-right-key"}
+    env = {"SERVICE_URL": service.http_url, "API_KEY": "the-right-key"}
     assert WORDS in run_lesson(LESSON, "--file", SAMPLE, env=env).stdout
 
 
