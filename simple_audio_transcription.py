@@ -244,6 +244,11 @@ def microphone(number: int | None, speech: Speech) -> Iterator[str]:
 # ------------------------------------------------------------------------------ the terminal
 
 
+def count(things: list[str], name: str) -> str:
+    """Return how many there are, as "1 word" or "2 words"."""
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
+
+
 def clock(position: int) -> str:
     """Return a position as minutes:seconds."""
     seconds = position // BYTES_PER_MS // 1000
@@ -642,8 +647,9 @@ async def run(arguments: argparse.Namespace) -> None:
         watching.cancel()
         if speech.copy:
             speech.copy.close()
-    count, words = len(speech.phrases), len(" ".join(speech.phrases).split())
-    write_line(f"{count} phrases, {words} words, {clock(speech.end)} of audio.")
+    words = " ".join(speech.phrases).split()
+    said = f"{count(speech.phrases, 'phrase')}, {count(words, 'word')}"
+    write_line(f"{said}, {clock(speech.end)} of audio.")
     if speech.problem:
         raise SystemExit(speech.problem)
 

@@ -90,7 +90,7 @@ RETRY_S = 60  # once the microphone is off, a service that went away may take so
 ANSWER_S = 30  # the service may take so long to answer
 PING_S = 10  # so often a ping asks whether the line still works; no pong for as long: it does not
 GAP_S = 5  # if nothing comes from the browser for so long, it counts as silence: a turn may end
-VANISHED_S = 60  # a browser that sends nothing for so long has gone
+VANISHED_S = 20  # a browser that sends nothing for so long has gone
 PATIENCE_S = 5  # then a microphone that hears nothing is mentioned
 REFRESH_S = 0.15  # so often the page is drawn
 LOCAL_SERVICES = {  # port: its name on the page, and what starts it
@@ -671,6 +671,7 @@ def choose_service(is_locked: bool) -> Service:
             names,
             index=names.index("Another" if SERVERS["Another"] else "Docker"),
             captions=["port 10300", "port 8000, `fastapi_example.py`", "with a key", "any address"],
+            on_change=forget_key,
             disabled=is_locked,
         )
         url = SERVERS[name]
@@ -684,7 +685,7 @@ def choose_service(is_locked: bool) -> Service:
             own_key = API_KEY
         key = st.text_input(
             "Key, if the service wants one",
-            key=f"key for {name}",  # one for each: none is to get the key of another
+            key="typed_key",
             type="password",
             placeholder="from the environment" if own_key else "",
             disabled=is_locked,
@@ -699,6 +700,12 @@ def choose_service(is_locked: bool) -> Service:
         if is_locked:
             st.caption("Press STOP to change these.")
     return Service(url.strip(), key.strip() or own_key, language)
+
+
+def forget_key() -> None:
+    """Empty the field for the key: it was typed for one service, and no other is to get it."""
+    if st.session_state.get("typed_key"):
+        st.session_state.typed_key = ""
 
 
 def show_speech(is_on: bool, is_live: bool) -> None:

@@ -388,7 +388,9 @@ def babbles(caller: Caller) -> None:
     caller.websocket.send('{"type": "error", "error": "broken"}')
 
 
-@pytest.mark.parametrize("trouble", [is_full, babbles, 502, 503], ids=str)
+@pytest.mark.parametrize(
+    "trouble", [is_full, babbles, 502, 503], ids=["full", "babbles", "502", "503"]
+)
 async def test_a_refusal_while_a_service_restarts_does_not_end_the_listening(
     trouble: Behaviour | int, patient: None
 ) -> None:

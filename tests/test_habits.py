@@ -167,7 +167,7 @@ def test_the_live_transcription_works_everywhere(everywhere: Everywhere, service
     arguments = ["--file", "RECORDING", "--save", "a copy.wav"]
     env = {"WEBSOCKET_URL": service.url}
     for lesson in everywhere("simple_audio_transcription.py", *arguments, env=env):
-        output = lesson.ends_well("1 phrases, 2 words", press_ctrl_c=False)
+        output = lesson.ends_well("1 phrase, 2 words", press_ctrl_c=False)
         assert "[0:00] hello world" in output
         for line in re.split(r"[\r\n]+", output):
             assert len(line) <= COLUMNS

@@ -315,9 +315,9 @@ def test_lab_8_without_pauses_there_is_one_line_and_words_in_silence(
     assert output.splitlines() == quoted(8, "Before")
 
     env = {"WEBSOCKET_URL": deaf_to_pauses.url}
-    one_line = r"\[0:00\] hello world .+ goodbye\n1 phrases, \d+ words, 0:11 of audio\.\n"
+    one_line = r"\[0:00\] hello world .+ goodbye\n1 phrase, \d+ words, 0:11 of audio\.\n"
     ended = run_lesson(LIVE, "--file", said, env=env)
     assert re.fullmatch(one_line, ended.stdout), ended.stdout
     assert re.match(one_line, "\n".join(quoted(8, "After")))
     ended = run_lesson(LIVE, "--file", silent, env=env)
-    assert re.fullmatch(r"\[0:0\d\] \w.*\n1 phrases, .*\n", ended.stdout), ended.stdout
+    assert re.fullmatch(r"\[0:0\d\] \w.*\n1 phrase, .*\n", ended.stdout), ended.stdout

@@ -148,7 +148,7 @@ def test_ctrl_c_in_mid_sentence_still_writes_the_last_words(
         until(lambda: len(seen.heard()) > 24 * len(sentence) / 16)
         lesson.sendintr()
         lesson.expect(r"\[0:00\] set a timer for three minutes")
-        lesson.expect("1 phrases, 6 words, 0:0[23] of audio")
+        lesson.expect("1 phrase, 6 words, 0:0[23] of audio")
         lesson.expect(pexpect.EOF)
         assert "Traceback" not in printed(lesson) and lesson.wait() == 0
     assert seen.faults == []

@@ -229,7 +229,7 @@ def test_try_next_makes_many_turns_of_one_sentence(
     copy.write_text(text.replace("SILENCE_MS = 500", "SILENCE_MS = 200"))
     for script, phrases in ((lesson_7, 1), (copy, 2)):
         ended = run_lesson(str(script), "--file", str(wav), env={"WEBSOCKET_URL": service.url})
-        assert f"{phrases} phrases, 3 words" in ended.stdout
+        assert f"{phrases} phrase{'s' * (phrases != 1)}, 3 words" in ended.stdout
 
 
 async def test_health_is_true_only_while_a_transcription_would_work(
