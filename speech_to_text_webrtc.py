@@ -553,6 +553,8 @@ async def explain(error: Exception, service: Service) -> str:
         )
     if isinstance(error, InvalidURI | ValueError):
         return f"{url} is no WebSocket address: those begin with `ws://` or `wss://`. {again}"
+    if isinstance(error, InvalidStatus) and error.response.status_code >= 500:
+        return f"The service behind {url} is away. {KEPT}"
     if isinstance(error, InvalidStatus):
         return (
             f"{url} answers with HTTP status {error.response.status_code}. The address of a "
