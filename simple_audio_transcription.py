@@ -502,9 +502,12 @@ async def transcribe(speech: Speech, arguments: argparse.Namespace) -> None:
                 finally:
                     sending.cancel()  # when one of two partners ends, so must the other
                     await asyncio.gather(sending, return_exceptions=True)
-                    # One that hangs up at once, each time, is not there.
-                    if speech.start > talk.zero or time.monotonic() - back_at > RETRY_S:
-                        give_up_at, pause_s = math.inf, 0.5
+                    was_of_use = speech.start > talk.zero or time.monotonic() - back_at > RETRY_S
+                    if was_of_use:
+                        pause_s = 0.5
+                    # After the end, one that only hangs up each time is as good as none.
+                    if was_of_use or not speech.has_ended.is_set():
+                        give_up_at = math.inf
         except TROUBLE as error:
             if speech.problem:
                 return

@@ -154,6 +154,28 @@ def test_a_service_that_hangs_up_each_time_is_given_up(
     assert 1 <= ended.stdout.count("No credit.") <= 6  # each time after a longer pause
 
 
+def test_a_service_that_dies_each_time_is_not_given_up_while_somebody_speaks(
+    run_lesson: RunLesson, tmp_path: Path
+) -> None:
+    begin = time.monotonic()
+
+    def behave(caller: Caller) -> None:
+        caller.greet()
+        if time.monotonic() < begin + 7:
+            caller.hear("input_audio_buffer.append")
+            return  # and hangs up
+        caller.hear_all()
+        caller.commit("a")
+        caller.write("a", "all of it")
+        caller.answer_the_end()
+
+    with awkward(behave) as url:
+        lesson = changed(tmp_path, RETRY_S=2)
+        wav = short_wav(tmp_path, seconds=10)
+        ended = run_lesson(lesson, "--file", wav, env={"WEBSOCKET_URL": url})
+    assert ended.returncode == 0 and "all of it" in ended.stdout
+
+
 def engine_fails(caller: Caller) -> None:
     caller.greet()
     caller.hear_all()
