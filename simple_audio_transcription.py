@@ -333,10 +333,18 @@ async def send(websocket: ClientConnection, kind: str, **fields: object) -> None
     await websocket.send(json.dumps({"type": kind, **fields}))
 
 
+def as_event(message: str | bytes) -> dict[str, Any]:
+    """Return an event of the service's. Raises ValueError or LookupError if it is none."""
+    event = json.loads(message)
+    if isinstance(event, dict) and (event["type"] != "error" or isinstance(event["error"], dict)):
+        return event
+    raise LookupError(f"no event: {message[:60]!r}")
+
+
 async def wait_for(websocket: ClientConnection, kind: str) -> None:
     """Wait for an event of a kind; raise RefusedError if an error comes instead."""
     while True:
-        event = json.loads(await asyncio.wait_for(websocket.recv(), ANSWER_S))
+        event = as_event(await asyncio.wait_for(websocket.recv(), ANSWER_S))
         if event["type"] == "error":
             raise RefusedError(event["error"])
         if event["type"] == kind:
@@ -419,7 +427,7 @@ async def commit(websocket: ClientConnection, talk: Conversation) -> None:
 async def receive_text(websocket: ClientConnection, speech: Speech, talk: Conversation) -> None:
     """Write what the service understands, until it has understood everything."""
     async for message in websocket:
-        event = json.loads(message)
+        event = as_event(message)
         talk.news.set()
         if "item_id" in event:
             update_turn(event, talk)
@@ -521,9 +529,8 @@ async def transcribe(speech: Speech, arguments: argparse.Namespace) -> None:
         pause_s = min(4, 2 * pause_s)
 
 
-TALKS_NONSENSE = (json.JSONDecodeError, LookupError, TypeError, AttributeError)
 # ImportError: behind some proxies a package is needed that is not here.
-TROUBLE = (OSError, WebSocketException, RefusedError, ValueError, ImportError, *TALKS_NONSENSE)
+TROUBLE = (OSError, WebSocketException, RefusedError, ValueError, LookupError, ImportError)
 CORRECT_URL = "Is WEBSOCKET_URL right, to the end? It ends in /v1/realtime?intent=transcription."
 
 
@@ -532,9 +539,11 @@ def explain(error: Exception) -> str:
     if isinstance(error, RefusedError) and error.code == "invalid_api_key":
         remedy = "A key belongs into API_KEY, OpenAI's into OPENAI_API_KEY."
         return f"The service refuses the key: {error}\n{remedy}"
-    if isinstance(error, RefusedError | ImportError):
-        return f"The service refuses: {error}" if isinstance(error, RefusedError) else str(error)
-    if isinstance(error, (*TALKS_NONSENSE, TimeoutError)):
+    if isinstance(error, RefusedError):
+        return f"The service refuses: {error}"
+    if isinstance(error, ImportError):
+        return f"It does not work: {error}"
+    if isinstance(error, json.JSONDecodeError | LookupError | TimeoutError):
         return f"What answers at {URL} is no transcription service ({error!r}). {CORRECT_URL}"
     if isinstance(error, ssl.SSLError):
         return (

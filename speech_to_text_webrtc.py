@@ -330,10 +330,18 @@ async def send(websocket: ClientConnection, kind: str, **fields: object) -> None
     await websocket.send(json.dumps({"type": kind, **fields}))
 
 
+def as_event(message: str | bytes) -> dict[str, Any]:
+    """Return an event of the service's. Raises ValueError or LookupError if it is none."""
+    event = json.loads(message)
+    if isinstance(event, dict) and (event["type"] != "error" or isinstance(event["error"], dict)):
+        return event
+    raise LookupError(f"no event: {message[:60]!r}")
+
+
 async def wait_for(websocket: ClientConnection, kind: str) -> None:
     """Wait for an event of a kind; raise RefusedError if an error comes instead."""
     while True:
-        event = json.loads(await asyncio.wait_for(websocket.recv(), ANSWER_S))
+        event = as_event(await asyncio.wait_for(websocket.recv(), ANSWER_S))
         if event["type"] == "error":
             raise RefusedError(event["error"])
         if event["type"] == kind:
@@ -411,7 +419,7 @@ async def commit(websocket: ClientConnection, talk: Conversation) -> None:
 async def receive_text(websocket: ClientConnection, speech: Speech, talk: Conversation) -> None:
     """Write what the service understands, until it has understood everything."""
     async for message in websocket:
-        event = json.loads(message)
+        event = as_event(message)
         talk.news.set()
         if "item_id" in event:
             update_turn(event, speech, talk)
@@ -514,9 +522,8 @@ async def transcribe(speech: Speech) -> None:
         pause_s = min(4, 2 * pause_s)
 
 
-TALKS_NONSENSE = (json.JSONDecodeError, LookupError, TypeError, AttributeError)
 # ImportError: behind some proxies a package is needed that is not here.
-TROUBLE = (OSError, WebSocketException, RefusedError, ValueError, ImportError, *TALKS_NONSENSE)
+TROUBLE = (OSError, WebSocketException, RefusedError, ValueError, LookupError, ImportError)
 
 
 def is_final(error: Exception, was_there: bool) -> bool:
@@ -543,7 +550,7 @@ async def explain(error: Exception, service: Service) -> str:
         return f"The service refuses: {error} {again}"
     if isinstance(error, ImportError):
         return f"It does not work: {error}"
-    if isinstance(error, (*TALKS_NONSENSE, TimeoutError)):
+    if isinstance(error, json.JSONDecodeError | LookupError | TimeoutError):
         return f"What answers at {url} is no transcription service ({error!r}). {KEPT}"
     if isinstance(error, ssl.SSLError):
         return (

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -45,19 +45,29 @@ def beeps(seconds: float, rate: int = 24_000) -> Audio:
     return (9000 * np.sin(np.arange(int(seconds * rate)) / 9)).astype(np.int16)
 
 
-def short_wav(folder: Path, seconds: float = 1.0) -> str:
-    return str(write_wav(folder / "short.wav", beeps(seconds), 24_000))
+Hears = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def lesson_7_hears(run_lesson: RunLesson, tmp_path: Path) -> Hears:
+    """Let lesson 7 hear a sound with a service: lesson_7_hears(behave, sound, SETTING=...)."""
+
+    def hears(
+        behave: Behaviour, sound: Audio | None = None, **settings: int
+    ) -> "subprocess.CompletedProcess[str]":
+        wav = write_wav(tmp_path / "sound.wav", beeps(1) if sound is None else sound, 24_000)
+        with awkward(behave) as url:
+            lesson, env = changed(tmp_path, **settings), {"WEBSOCKET_URL": url}
+            return run_lesson(lesson, "--file", str(wav), env=env)
+
+    return hears
 
 
 # ------------------------------------------------------------- what lesson 7 writes, and its end
 
 
-def test_an_outage_after_a_long_silence_does_not_end_the_recording(
-    run_lesson: RunLesson, tmp_path: Path
-) -> None:
+def test_an_outage_after_a_long_silence_does_not_end_the_recording(lesson_7_hears: Hears) -> None:
     """By then what is kept moves on with every chunk, also during a handshake that takes time."""
-    sound = np.concatenate([silence(6, 24_000), beeps(2)])
-    wav = write_wav(tmp_path / "late.wav", sound, 24_000)
 
     def behave(caller: Caller) -> None:
         if caller.number == 1:
@@ -71,9 +81,7 @@ def test_an_outage_after_a_long_silence_does_not_end_the_recording(
         caller.write("a", "at last")
         caller.answer_the_end()
 
-    with awkward(behave) as url:
-        lesson = changed(tmp_path, KEEP_S=3)
-        ended = run_lesson(lesson, "--file", str(wav), env={"WEBSOCKET_URL": url})
+    ended = lesson_7_hears(behave, np.concatenate([silence(6, 24_000), beeps(2)]), KEEP_S=3)
     assert ended.returncode == 0 and "at last" in ended.stdout
     assert ended.stdout.endswith("0:08 of audio.\n")
 
@@ -88,10 +96,8 @@ def six_turns_at_a_slow_engine(caller: Caller) -> None:
     caller.answer_the_end()
 
 
-def test_it_waits_as_long_as_answers_come(run_lesson: RunLesson, tmp_path: Path) -> None:
-    with awkward(six_turns_at_a_slow_engine) as url:
-        lesson = changed(tmp_path, ANSWER_S=2)
-        ended = run_lesson(lesson, "--file", short_wav(tmp_path), env={"WEBSOCKET_URL": url})
+def test_it_waits_as_long_as_answers_come(lesson_7_hears: Hears) -> None:
+    ended = lesson_7_hears(six_turns_at_a_slow_engine, ANSWER_S=2)
     written = re.findall(r"\] (.*)", ended.stdout)
     assert written == [f"phrase {number}" for number in range(6)]
     assert ended.returncode == 0
@@ -107,12 +113,8 @@ def one_answer_is_missing(caller: Caller) -> None:
     caller.hear("")
 
 
-def test_a_text_that_never_comes_does_not_keep_the_later_ones_back(
-    run_lesson: RunLesson, tmp_path: Path
-) -> None:
-    with awkward(one_answer_is_missing) as url:
-        lesson = changed(tmp_path, ANSWER_S=2)
-        ended = run_lesson(lesson, "--file", short_wav(tmp_path), env={"WEBSOCKET_URL": url})
+def test_a_text_that_never_comes_does_not_keep_the_later_ones_back(lesson_7_hears: Hears) -> None:
+    ended = lesson_7_hears(one_answer_is_missing, ANSWER_S=2)
     assert re.findall(r"\] (.*)", ended.stdout) == ["the second", "the third"]
     assert ended.returncode == 1 and "did not answer for 2 s" in ended.stderr
 
@@ -127,13 +129,10 @@ def events_that_nobody_knows(caller: Caller) -> None:
     caller.answer_the_end()
 
 
-def test_an_event_that_it_does_not_know_is_not_waited_for(
-    run_lesson: RunLesson, tmp_path: Path
-) -> None:
-    with awkward(events_that_nobody_knows) as url:
-        env = {"WEBSOCKET_URL": url}
-        ended = run_lesson(LESSON, "--file", short_wav(tmp_path), env=env, timeout=15)
+def test_an_event_that_it_does_not_know_is_not_waited_for(lesson_7_hears: Hears) -> None:
+    ended = lesson_7_hears(events_that_nobody_knows)
     assert ended.returncode == 0 and "[0:01] hello\n" in ended.stdout
+    assert ended.stderr == ""  # or "did not answer", and half a minute later
 
 
 def no_quota(caller: Caller) -> None:
@@ -143,19 +142,14 @@ def no_quota(caller: Caller) -> None:
     caller.websocket.close(4000)
 
 
-def test_a_service_that_hangs_up_each_time_is_given_up(
-    run_lesson: RunLesson, tmp_path: Path
-) -> None:
-    with awkward(no_quota) as url:
-        lesson = changed(tmp_path, RETRY_S=3)
-        env = {"WEBSOCKET_URL": url}
-        ended = run_lesson(lesson, "--file", short_wav(tmp_path), env=env, timeout=30)
+def test_a_service_that_hangs_up_each_time_is_given_up(lesson_7_hears: Hears) -> None:
+    ended = lesson_7_hears(no_quota, RETRY_S=3)
     assert ended.returncode == 1 and "Traceback" not in ended.stderr
     assert 1 <= ended.stdout.count("No credit.") <= 6  # each time after a longer pause
 
 
 def test_a_service_that_dies_each_time_is_not_given_up_while_somebody_speaks(
-    run_lesson: RunLesson, tmp_path: Path
+    lesson_7_hears: Hears,
 ) -> None:
     begin = time.monotonic()
 
@@ -169,10 +163,7 @@ def test_a_service_that_dies_each_time_is_not_given_up_while_somebody_speaks(
         caller.write("a", "all of it")
         caller.answer_the_end()
 
-    with awkward(behave) as url:
-        lesson = changed(tmp_path, RETRY_S=2)
-        wav = short_wav(tmp_path, seconds=10)
-        ended = run_lesson(lesson, "--file", wav, env={"WEBSOCKET_URL": url})
+    ended = lesson_7_hears(behave, beeps(10), RETRY_S=2)
     assert ended.returncode == 0 and "all of it" in ended.stdout
 
 
@@ -185,21 +176,30 @@ def engine_fails(caller: Caller) -> None:
     caller.answer_the_end()
 
 
-def test_a_failure_is_told_and_is_no_phrase(run_lesson: RunLesson, tmp_path: Path) -> None:
-    with awkward(engine_fails) as url:
-        ended = run_lesson(LESSON, "--file", short_wav(tmp_path), env={"WEBSOCKET_URL": url})
+def test_a_failure_is_told_and_is_no_phrase(lesson_7_hears: Hears) -> None:
+    ended = lesson_7_hears(engine_fails)
     assert "No text: Too many requests." in ended.stdout
     assert "0 phrases, 0 words" in ended.stdout
 
 
 @pytest.mark.parametrize("nonsense", ['{"type": "error", "error": "broken"}', "[]", "7", "null"])
-def test_what_is_no_event_is_explained(
-    nonsense: str, run_lesson: RunLesson, tmp_path: Path
-) -> None:
-    with awkward(lambda caller: caller.websocket.send(nonsense)) as url:
-        ended = run_lesson(LESSON, "--file", short_wav(tmp_path), env={"WEBSOCKET_URL": url})
+def test_what_is_no_event_is_explained(nonsense: str, lesson_7_hears: Hears) -> None:
+    ended = lesson_7_hears(lambda caller: caller.websocket.send(nonsense))
     assert ended.returncode == 1 and "Traceback" not in ended.stderr
     assert "no transcription service" in ended.stderr
+
+
+def test_a_mistake_of_its_reader_is_shown_and_not_taken_for_the_service_s(
+    service: Service, run_lesson: RunLesson, tmp_path: Path
+) -> None:
+    text = (ROOT / LESSON).read_text()
+    assert text.count("speech.phrases.append(turn.text)") == 1
+    lesson = tmp_path / LESSON
+    lesson.write_text(text.replace("append(turn.text)", "append(turn.text.uper())"))
+    env = {"WEBSOCKET_URL": service.url}
+    ended = run_lesson(str(lesson), "--file", str(ROOT / SAMPLE), env=env)
+    assert ended.returncode == 1 and "The service is gone" not in ended.stdout
+    assert "has no attribute 'uper'" in ended.stderr and "write_finished_turns" in ended.stderr
 
 
 def test_a_refused_setting_is_not_taken_for_a_wrong_key(
@@ -258,7 +258,7 @@ def test_a_recording_that_becomes_stereo_is_heard_to_its_end(
 
 
 def test_a_recording_is_never_written_over_by_itself(run_lesson: RunLesson, tmp_path: Path) -> None:
-    wav = Path(short_wav(tmp_path))
+    wav = write_wav(tmp_path / "short.wav", beeps(1), 24_000)
     before = wav.read_bytes()
     ended = run_lesson(LESSON, "--file", str(wav), "--save", str(tmp_path / "." / "short.wav"))
     assert ended.returncode == 2 and "same file" in ended.stderr
@@ -382,7 +382,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def then_all_is_well(trouble: Behaviour) -> Behaviour:
+def then_all_is_well(trouble: Behaviour, is_well: threading.Event) -> Behaviour:
     """Hang up on the first caller, give trouble to the second, serve whoever comes after."""
 
     def behave(caller: Caller) -> None:
@@ -391,6 +391,7 @@ def then_all_is_well(trouble: Behaviour) -> Behaviour:
         caller.greet()
         caller.hear("input_audio_buffer.append")
         if caller.number > 2:
+            is_well.set()
             caller.hear_all()
             caller.commit("a")
             caller.write("a", "all of it")
@@ -416,11 +417,12 @@ def babbles(caller: Caller) -> None:
 async def test_a_refusal_while_a_service_restarts_does_not_end_the_listening(
     trouble: Behaviour | int, patient: None
 ) -> None:
-    behave = then_all_is_well(is_full if isinstance(trouble, int) else trouble)
+    is_well = threading.Event()
+    behave = then_all_is_well(is_full if isinstance(trouble, int) else trouble, is_well)
     with awkward(behave, {2: trouble} if isinstance(trouble, int) else None) as url:
         speech = page_hears(url)
         work = asyncio.create_task(lesson_8.transcribe(speech))
-        await asyncio.sleep(1)
+        assert await asyncio.to_thread(is_well.wait, 20)  # and the microphone was on all the while
         speech.finish()
         await asyncio.wait_for(work, 30)
     assert [phrase.text for phrase in speech.phrases] == ["all of it"]
