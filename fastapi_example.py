@@ -515,9 +515,9 @@ def is_allowed_name(headers: Headers) -> bool:
 async def guard(request: Request, handle: Callable[[Request], Awaitable[Response]]) -> Response:
     """Refuse what is not allowed before anything of it is read."""
     if not is_allowed_page(request.headers):
-        return JSONResponse(error_body("ALLOWED_ORIGINS does not name this web page."), 403)
+        return JSONResponse(error_body("This web page is not among ALLOWED_ORIGINS."), 403)
     if not is_allowed_name(request.headers):
-        return JSONResponse(error_body("ALLOWED_HOSTS does not have this name."), 403)
+        return JSONResponse(error_body("This name is not among ALLOWED_HOSTS."), 403)
     if request.url.path.startswith("/v1/") and not is_right_key(request.headers):
         message = "Wrong or missing key: send API_KEY as a Bearer token."
         return JSONResponse(error_body(message, "invalid_api_key"), 401)
@@ -559,7 +559,7 @@ async def transcriptions(
     """Return what is said in a recording. OpenAI's API has the same address and fields."""
     if language and language not in transcriber.engine.languages:
         raise HTTPException(400, f"The model does not know the language {language[:20]!r}.")
-    hang_up = asyncio.ensure_future(request.receive())  # all is here: nothing else can come now
+    hang_up = asyncio.ensure_future(request.receive())  # there is no more to come but this
     try:
         async with uploads:
             segments, seconds = await segments_in(file.file, language, hang_up)

@@ -241,7 +241,8 @@ def explain(error: OSError | ValueError) -> NoReturn:
     """End with what to do about a service that does not answer."""
     if isinstance(error, requests.Timeout):
         failed("service", f"{SERVICE_URL} does not answer in time.", "Is it the right address?")
-    if isinstance(error, requests.exceptions.SSLError) or type(error) is OSError:
+    is_file_missing = type(error) is OSError  # that of certificates: requests says it like this
+    if isinstance(error, requests.exceptions.SSLError) or is_file_missing:
         cause = f"The certificate of {SERVICE_URL} cannot be trusted, or there is none."
         remedy = "Name its file in REQUESTS_CA_BUNDLE. Without one: http:// in place of https://."
         failed("service", cause, remedy)

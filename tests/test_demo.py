@@ -1,7 +1,6 @@
 """samples/demo.sh, which `make demo` runs, on a computer that is not quite an ordinary one."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -63,7 +62,7 @@ def test_ctrl_c_leaves_nothing_behind(
 def any_process_of(group: int) -> bool:
     """Tell whether a program still runs that was started at a terminal of its own."""
     try:
-        os.killpg(group, signal.SIG_DFL)  # 0: only asks
+        os.killpg(group, 0)  # 0 only asks
     except ProcessLookupError:
         return False
     return True
