@@ -175,7 +175,7 @@ class WhisperEngine:
 
         self.model = Path(model).name
         folder = find_weights(model)
-        is_tiny = (folder / "model.bin").stat().st_size < 30e6  # again: threads would only wait
+        is_tiny = (folder / "model.bin").stat().st_size < 30e6  # then threads would only wait
         threads = 1 if is_tiny else min(4, os.cpu_count() or 1)
         self.workers = max(1, (os.cpu_count() or 1) // threads)
         is_auto = WHISPER_DEVICE == "auto" and ctranslate2.get_cuda_device_count() > 0

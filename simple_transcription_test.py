@@ -48,7 +48,7 @@ import numpy as np
 import requests
 
 SERVICE_URL = (os.environ.get("SERVICE_URL") or "http://127.0.0.1:10300").rstrip("/")
-IS_OPENAI = SERVICE_URL == "https://api.openai.com"  # nobody else is to see the key for it
+IS_OPENAI = f"{SERVICE_URL}/".startswith("https://api.openai.com/")  # its key is for nobody else
 API_KEY = os.environ.get("OPENAI_API_KEY" if IS_OPENAI else "API_KEY", "").strip()
 MODEL = os.environ.get("TRANSCRIPTION_MODEL", "gpt-transcribe")  # at home there is only one
 LANGUAGE = os.environ.get("TRANSCRIPTION_LANGUAGE", "en")  # empty: the service finds out
