@@ -33,10 +33,10 @@ lint: .venv/tests  ## check style and types
 	$(BIN)/zizmor --offline --quiet .github
 
 soak: .venv/tests  ## let sixteen people speak for half an hour: does the service stay level?
-	$(BIN)/python tests/soak.py
+	PYTHONPATH=tests/rig $(BIN)/python tests/service/soak.py
 
 bench: .venv/bench  ## measure everything; ONLY="echo one" measures only that
-	PYTHONPATH=tests $(BIN)/python benchmarks/run.py $(ONLY)
+	PYTHONPATH=tests/rig $(BIN)/python benchmarks/run.py $(ONLY)
 
 # ------------------------------------------------------------------------------------ set-up
 

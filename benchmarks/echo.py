@@ -8,8 +8,8 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 
-from conftest import ROOT, free_port, lesson_environment
 from processes import processor_seconds, started
+from running_lessons import ROOT, free_port, lesson_environment
 from table import Report
 from websockets.asyncio.client import connect
 

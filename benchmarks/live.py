@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from conftest import ROOT, free_port, lesson_environment
 from engine import Engine
 from processes import memory_mib, processor_seconds, started
-from service import MICRO_WHISPER, TRANSCRIPTION, Service, client
+from running_lessons import ROOT, free_port, lesson_environment
+from running_service import MICRO_WHISPER, TRANSCRIPTION, Service, client
 from speakers import (
     PHRASES,
     RATE,

@@ -9,7 +9,7 @@ from browser import LESSON, App, open_browser
 from ear import Ear
 from playwright.sync_api import sync_playwright
 from processes import processor_seconds
-from service import until
+from running_service import until
 from speech import silence, write_wav
 from table import Report
 

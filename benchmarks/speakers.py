@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
-from service import TRANSCRIPTION, Client, client
+from running_service import TRANSCRIPTION, Client, client
 from speech import Audio, silence, spoken
 
 RATE = 24_000  # Hz, what OpenAI takes, and what costs the service a resampling

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from conftest import ROOT, free_port, lesson_environment
 from live import running_service
 from microphone import Microphone
 from processes import processor_seconds, run_time, started
-from service import MICRO_WHISPER
+from running_lessons import ROOT, free_port, lesson_environment
+from running_service import MICRO_WHISPER
 from table import Report
 
 RUNS = 5
@@ -35,7 +35,7 @@ def imports(lesson: Path) -> str:
 
 def first_lines(microphone: dict[str, str], echo: int, service: str) -> dict[str, tuple[str, ...]]:
     """Return how each lesson is started here, and how what it says first begins."""
-    window = ["tests/watched_window.py", "pygame_websocket.py", "/dev/stdout"]
+    window = ["tests/rig/watched_window.py", "pygame_websocket.py", "/dev/stdout"]
     return {
         "lesson 1": ("^Listening", "websocket_server_echo.py"),
         "lesson 2": ("^Listening", "websocket_server_echo_ping.py"),

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pexpect
-from conftest import ROOT, STRICT_PYTHON, lesson_environment
 from live import running_service
 from microphone import Microphone
 from processes import processor_seconds
+from running_lessons import ROOT, STRICT_PYTHON, lesson_environment
 from speakers import PHRASES, percentile
 from speech import silence, spoken, write_wav
 from table import Report

@@ -5,10 +5,10 @@ import time
 import wave
 
 import requests
-from conftest import ROOT
 from engine import Engine
 from live import running_service
-from service import MICRO_WHISPER
+from running_lessons import ROOT
+from running_service import MICRO_WHISPER
 from speakers import PHRASES
 from speech import spoken
 from table import Report

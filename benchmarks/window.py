@@ -5,7 +5,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from conftest import ROOT, free_port
+from running_lessons import ROOT, free_port
 from screen import Window, running_screen
 from table import Report
 from wires import lesson_server

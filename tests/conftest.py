@@ -1,28 +1,23 @@
-"""Fixtures that every test file may use: free ports, and lessons run as a student runs them."""
+"""Where the fixtures come from, and which tests must not run at the same time."""
 
-import os
-import re
-import shutil
 import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pexpect
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-ROOT = Path(__file__).parent.parent
-STRICT_PYTHON = [sys.executable, "-W", "error::DeprecationWarning"]
-RunLesson = Callable[..., "subprocess.CompletedProcess[str]"]
-pytest_plugins = ["bad_line", "browser", "ear", "microphone", "service", "containers"]
-OpenLesson = Callable[..., "pexpect.spawn[str]"]
+pytest_plugins = [
+    "running_lessons",
+    "running_service",
+    "bad_line",
+    "browser",
+    "containers",
+    "ear",
+    "microphone",
+]
 
 # A shell that starts pytest with & makes it deaf to Ctrl-C, and with it all lessons that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
 
 # Files whose tests use the lessons' default ports, or see what a lesson says when nobody is there,
 # or name to Docker ports that nobody else may take meanwhile.
@@ -48,106 +43,3 @@ class FilesTogether(LoadScopeScheduling):  # type: ignore[misc]  # it has no typ
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FilesTogether:
     """Tell pytest-xdist how to share out the tests."""
     return FilesTogether(config, log)
-
-
-def need(*tools: str) -> None:
-    """Skip the test where a tool is missing; with CI=true that is a failure instead."""
-    missing = [tool for tool in tools if not shutil.which(tool)]
-    if missing:
-        reason = f"needs {', '.join(missing)} (make test installs it)"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-
-
-def chromium() -> str:
-    """Return the path of Chromium or, where that is no package, as on Ubuntu, of Google Chrome."""
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if not path:
-        need("chromium")
-    return str(path)
-
-
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def lesson_environment(env: dict[str, str] | None = None) -> dict[str, str]:
-    """Return the machine's environment without anything that would change a lesson's defaults."""
-    settings = {"HOST", "PORT", "API_KEY", "OPENAI_API_KEY", "WEBSOCKET_URL", "SERVICE_URL"}
-    settings |= {"TRANSCRIPTION_LANGUAGE", "TRANSCRIPTION_MODEL", "DEBUG", "TRACE", "CI"}
-    settings |= {"COLUMNS", "LINES"}  # which pytest-xdist sets: a terminal tells its own size
-    settings |= {"ALLOWED_HOSTS", "ALLOWED_ORIGINS"}
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in settings and not name.startswith("WHISPER_")
-    }
-    return kept | {"PYTHONUNBUFFERED": "1"} | (env or {})
-
-
-@pytest.fixture
-def run_lesson() -> RunLesson:
-    """Run a lesson to its end, with no terminal: run_lesson("NAME.py", *arguments, env, input)."""
-
-    def run(
-        name: str,
-        *arguments: str,
-        env: dict[str, str] | None = None,
-        input: str = "",  # noqa: A002 (subprocess calls it so)
-        timeout: float = 60,
-    ) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [*STRICT_PYTHON, name, *arguments],
-            cwd=ROOT,
-            env=lesson_environment(env),
-            input=input,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
-
-    return run
-
-
-@pytest.fixture
-def open_lesson() -> Iterator[OpenLesson]:
-    """Start a lesson at a terminal of its own; what it prints is awaited with .expect()."""
-    opened: list[pexpect.spawn[str]] = []
-
-    def start(
-        name: str,
-        *arguments: str,
-        env: dict[str, str] | None = None,
-        columns: int = 100,
-        cwd: Path = ROOT,
-    ) -> "pexpect.spawn[str]":
-        terminal = pexpect.spawn(
-            STRICT_PYTHON[0],
-            [*STRICT_PYTHON[1:], name, *arguments],
-            cwd=str(cwd),
-            env=lesson_environment({"TERM": "xterm"} | (env or {})),
-            dimensions=(30, columns),
-            encoding="utf-8",
-            codec_errors="replace",
-            timeout=20,
-        )
-        opened.append(terminal)
-        return terminal
-
-    yield start
-    for terminal in opened:
-        terminal.close(force=True)
-
-
-def printed(terminal: "pexpect.spawn[str]") -> str:
-    """Return what a lesson printed before that which was expected last."""
-    assert isinstance(terminal.before, str)
-    return terminal.before
-
-
-def found(terminal: "pexpect.spawn[str]") -> str:
-    """Return the first group of the pattern that was expected last."""
-    assert isinstance(terminal.match, re.Match)
-    return str(terminal.match.group(1))

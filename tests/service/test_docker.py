@@ -1,0 +1,262 @@
+"""`docker compose up faster-whisper`, for real: the lessons use it, it breaks, it comes back."""
+
+import asyncio
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import StartApp, Visit
+from containers import Compose, docker, need_engine
+from running_lessons import ROOT, OpenLesson, RunLesson
+from running_service import TRANSCRIPTION, client, until
+from speech import PHRASES, Audio, silence, spoken, write_wav
+
+LESSON_6, LESSON_7 = "simple_transcription_test.py", "simple_audio_transcription.py"
+SAMPLE = "samples/speech.wav"
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
+
+
+def conversation(rate: int, pause: float = 1.0) -> Audio:
+    """Return all phrases, with 2 s of silence before them, in which a microphone opens."""
+    parts = [silence(2, rate)]
+    for phrase in PHRASES:
+        parts += [spoken(phrase, rate), silence(pause, rate)]
+    return np.concatenate(parts)
+
+
+def written(output: str) -> list[str]:
+    """Return the phrases of lesson 7's transcript."""
+    return re.findall(r"\[\d+:\d\d\] ([a-z ]+?) *\r?$", output, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("profile", ["", "gpu", "classroom"])
+def test_compose_accepts_every_profile(profile: str) -> None:
+    need_engine()
+    config = Compose("config", *[profile][: bool(profile)])("config", "--format", "json")
+    services = json.loads(config)["services"]
+    assert (
+        set(services) - {"faster-whisper"}
+        == {
+            "": set(),
+            "gpu": {"faster-whisper-gpu"},
+            "classroom": {"caddy"},
+        }[profile]
+    )
+    for name, service in services.items():
+        assert service["restart"] == "unless-stopped" and service["read_only"], name
+        assert service["cap_drop"] == ["ALL"] and service["mem_limit"] and service["pids_limit"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+    defaults = services["faster-whisper"]["environment"]
+    assert defaults["WHISPER_LANG"] == "en" and "test" not in defaults["HOST"]
+    published = {port["host_ip"] for port in services["faster-whisper"]["ports"]}
+    assert published == {"127.0.0.1"}
+    if profile == "gpu":
+        gpu = services["faster-whisper-gpu"]
+        assert gpu["deploy"]["resources"]["reservations"]["devices"][0]["driver"] == "nvidia"
+        assert (
+            gpu["build"]["args"]["CUDA_WHEELS"] and gpu["environment"]["WHISPER_DEVICE"] == "cuda"
+        )
+        assert (
+            gpu["build"]["dockerfile_inline"]
+            == services["faster-whisper"]["build"]["dockerfile_inline"]
+        )
+
+
+def test_the_model_and_the_language_come_from_the_shell() -> None:
+    """Without the tests' own file, which brings the micro Whisper."""
+    need_engine()
+    plain = Compose("config")
+    plain.options.remove("tests/rig/compose.yml")
+    del plain.options[plain.options.index("-f", 1)]
+
+    def setting(name: str, **env: str) -> str:
+        services = json.loads(plain("config", "--format", "json", **env))["services"]
+        return str(services["faster-whisper"]["environment"][name])
+
+    assert (setting("WHISPER_MODEL"), setting("WHISPER_LANG")) == ("small-int8", "en")
+    assert setting("WHISPER_MODEL", WHISPER_MODEL="turbo") == "turbo"
+    assert setting("WHISPER_LANG", WHISPER_LANG="") == ""
+
+
+def test_lesson_6_hears_a_recording(compose: Compose, run_lesson: RunLesson) -> None:
+    ended = run_lesson(LESSON_6, "--file", SAMPLE, env=compose.lesson_env)
+    assert " ".join(PHRASES) in ended.stdout and "✗" not in ended.stdout
+    assert (ended.stderr, ended.returncode) == ("", 0)
+
+
+def test_lesson_7_hears_a_recording_live(compose: Compose, run_lesson: RunLesson) -> None:
+    ended = run_lesson(LESSON_7, "--file", SAMPLE, env=compose.lesson_env)
+    assert written(ended.stdout) == PHRASES
+    assert (ended.stderr, ended.returncode) == ("", 0)
+
+
+def test_lesson_8_hears_a_browser(
+    compose: Compose, start_app: StartApp, visit: Visit, tmp_path: Path
+) -> None:
+    app = start_app(**compose.lesson_env)
+    visitor = visit(says=write_wav(tmp_path / "said.wav", conversation(48_000), 48_000))
+    visitor.open(app.url)
+    visitor.start()
+    visitor.expect_said(*PHRASES)
+    visitor.stop()
+
+
+@pytest.mark.parametrize("how", ["the program crashes", "docker kill, and up again"])
+def test_lesson_7_loses_nothing_while_the_container_dies(
+    how: str, compose: Compose, open_lesson: OpenLesson, tmp_path: Path
+) -> None:
+    wav = write_wav(tmp_path / "said.wav", conversation(16_000))
+    lesson = open_lesson(LESSON_7, "--file", str(wav), env=compose.lesson_env)
+    lesson.expect("set a")  # in mid-sentence
+    if how == "the program crashes":
+        compose.crash()
+    else:
+        docker("kill", compose.container())
+        lesson.expect("The service is gone")
+        compose.up("faster-whisper")
+    lesson.expect("The service is back")
+    lesson.expect(r"\d+ phrases?, \d+ words", timeout=60)
+    assert lesson.after and str(lesson.after).startswith(f"{len(PHRASES)} phrases")
+
+
+def test_lesson_8_loses_nothing_while_the_program_in_the_container_crashes(
+    compose: Compose, start_app: StartApp, visit: Visit, tmp_path: Path
+) -> None:
+    app = start_app(**compose.lesson_env)
+    visitor = visit(says=write_wav(tmp_path / "said.wav", conversation(48_000), 48_000))
+    visitor.open(app.url)
+    visitor.start()
+    visitor.wait_for_words("set")
+    compose.crash()
+    visitor.expect_said(*PHRASES)
+    visitor.stop()
+
+
+def test_it_is_healthy_again_after_a_crash(compose: Compose) -> None:
+    compose.crash()
+    until(compose.is_healthy, seconds=60)
+
+
+def test_it_may_do_only_what_it_needs(compose: Compose) -> None:
+    assert compose.inside("id -u").stdout.strip() == "1000"
+    for path in ("/", "/app", "/usr/bin", "/etc", "/models/micro"):
+        assert "Read-only" in compose.inside(f"touch {path}/mark").stdout, path
+    for path in ("/config", "/tmp"):
+        assert compose.inside(f"touch {path}/mark && rm {path}/mark").returncode == 0
+    status = compose.inside("cat /proc/$(tr -d ' ' </proc/1/task/1/children)/status").stdout
+    for line in ("NoNewPrivs:\t1", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000"):
+        assert line in status
+    limits = compose.state()["HostConfig"]
+    assert limits["Memory"] == 4 * 2**30 and limits["PidsLimit"] == 256
+    assert limits["ReadonlyRootfs"] and not limits["Privileged"]
+    # a fork bomb, of a program that breaks in, ends at the limit; the service goes on
+    bomb = "for i in $(seq 300); do sleep 2 & done; wait"
+    assert "fork" in compose.inside(bomb).stdout.lower()
+    until(compose.is_healthy, seconds=60)
+
+
+def test_the_image_holds_the_one_lesson_and_little_else(compose: Compose) -> None:
+    found = compose.inside("find /app /config -type f -name '*.py*'").stdout.split()
+    assert found == ["/app/fastapi_example.py"]
+    (only,) = compose.inside("which gcc make git python").stdout.split()
+    assert only.endswith("/python")
+    image = f"{compose.name}-faster-whisper"
+    as_root, find = ["run", "--rm", "--user", "0"], ["find", "/", "-xdev", "-name"]
+    caches = [docker(*as_root, name, *find, ".cache") for name in (image, "python:3.12-slim")]
+    assert caches[0] == caches[1]  # pip left none behind
+    assert docker(*as_root, image, *find, "fastapi_example.py").split() == found
+    installed = compose.inside("pip list --format=freeze").stdout
+    assert "pytest" not in installed and "streamlit" not in installed
+    sizes = [
+        int(docker("image", "inspect", "--format", "{{.Size}}", name))
+        for name in (image, "python:3.12-slim")
+    ]
+    added = (sizes[0] - sizes[1]) / 1e6
+    print(f"the image is {added:.0f} MB larger than python:3.12-slim")
+    assert added < 600
+
+
+def test_every_package_in_the_image_is_pinned(compose: Compose) -> None:
+    pinned = set(re.findall(r"\b([\w-]+==[\w.]+)", (ROOT / "compose.yml").read_text()))
+    before = docker("run", "--rm", "python:3.12-slim", "pip", "freeze", "--all").split("\n")
+    after = compose.inside("pip freeze --all").stdout.split("\n")
+    added = {line for line in after if "==" in line} - set(before)
+    assert {name.lower() for name in added} <= {name.lower() for name in pinned}
+
+
+def test_a_restart_keeps_the_volume_and_is_quick(compose: Compose) -> None:
+    compose.inside("echo kept >/config/mark")
+    image = compose.state()["Image"]
+    compose("restart", "faster-whisper")
+    assert compose.inside("cat /config/mark").stdout.strip() == "kept"
+    compose("down")
+    seconds = compose.up("--build", "faster-whisper")
+    print(f"a second up: {seconds:.1f} s")
+    assert compose.state()["Image"] == image  # nothing was built again
+    assert compose.inside("cat /config/mark && rm /config/mark").stdout.strip() == "kept"
+
+
+def test_stop_finishes_the_turn_that_is_under_way(compose: Compose) -> None:
+    async def speak() -> tuple[list[str], float]:
+        async with client(compose.url) as student:
+            await student.event("session.created")
+            await student.say(spoken(PHRASES[1], 24_000))
+            await student.event("input_audio_buffer.speech_started")
+            begin = time.monotonic()
+            await asyncio.to_thread(compose, "stop")
+            seconds = time.monotonic() - begin
+            await student.event(f"{TRANSCRIPTION}.completed")
+            return await student.transcripts(1), seconds
+
+    texts, seconds = asyncio.run(speak())
+    print(f"docker compose stop: {seconds:.1f} s")
+    assert texts == [PHRASES[1]]
+    state = compose.state()["State"]
+    assert state["ExitCode"] != 137  # which would be the kill after the grace period
+    assert "Traceback" not in compose("logs")
+    compose.up("faster-whisper")
+
+
+def test_a_wrong_model_is_said_once_and_is_unhealthy() -> None:
+    need_engine()
+    project = Compose("wrong")
+    try:
+        done = project.run(
+            "up", "--build", "--detach", "--wait", "faster-whisper", TEST_MODEL="smal"
+        )
+        assert done.returncode and "unhealthy" in done.stdout
+        state = project.state()
+        assert state["State"]["Status"] == "running" and state["RestartCount"] == 0
+        log = project("logs", "--no-log-prefix", "faster-whisper")
+        assert log.count("WHISPER_MODEL=smal is no folder with a model.bin") == 1
+        assert "Traceback" not in log and len(log.splitlines()) == 3, log
+        begin = time.monotonic()
+        project("stop")
+        assert time.monotonic() - begin < 8  # it does not wait for the grace period
+    finally:
+        project.down()
+
+
+def test_a_port_that_is_taken_is_told(compose: Compose) -> None:
+    """README.md quotes this message, and says what to do."""
+    other = Compose("other", WHISPER_PORT=str(compose.port))
+    try:
+        done = other.run("up", "--detach", "faster-whisper")
+        assert done.returncode and "port is already allocated" in done.stdout
+    finally:
+        other.down()
+
+
+def test_without_a_graphics_card_docker_says_so() -> None:
+    """README.md quotes this message, too."""
+    need_engine()
+    if subprocess.run(["which", "nvidia-container-cli"], capture_output=True).returncode == 0:
+        pytest.skip("needs a machine without the NVIDIA Container Toolkit")
+    command = ["docker", "run", "--rm", "--gpus", "1", "python:3.12-slim", "true"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "could not select device driver" in done.stderr
