@@ -1,13 +1,11 @@
-"""The engine of lesson 5, called directly: the floor that nothing built on it can go below."""
+"""The engine of the service, called directly: the floor that nothing built on it can go below."""
 
-import os
-import runpy
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-LESSON = Path(__file__).parent.parent / "fastapi_example.py"
+ROOT = Path(__file__).parent.parent
 
 
 class Engine:
@@ -30,8 +28,10 @@ class Engine:
 
 def main() -> None:
     """Be that process: audio comes in, each piece behind its length; seconds go out."""
-    os.chdir(LESSON.parent)
-    engine = runpy.run_path(str(LESSON))["WhisperEngine"](sys.argv[1])
+    sys.path.insert(0, str(ROOT))
+    from service.engines import WhisperEngine
+
+    engine = WhisperEngine(sys.argv[1])
     engine.transcribe(bytes(32_000), "en")  # the first call is slow
     while size := int.from_bytes(sys.stdin.buffer.read(4), "little"):
         pcm = sys.stdin.buffer.read(size)

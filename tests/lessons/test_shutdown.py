@@ -204,7 +204,7 @@ def test_ctrl_c_while_the_weights_are_fetched_is_no_fault(
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes calls and never answers
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         env = {"WHISPER_MODEL": "tiny", "HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
-        lesson = open_lesson("fastapi_example.py", env=env | {"PORT": str(free_port())})
+        lesson = open_lesson("-m", "service", env=env | {"PORT": str(free_port())})
         lesson.expect("They are fetched once")
         with silent.accept()[0]:
             ending = stop(lesson, signal.SIGINT, 0.2)

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -27,20 +28,21 @@ Event = dict[str, Any]
 
 
 class Service:
-    """fastapi_example.py as a process of its own."""
+    """The service as a process of its own."""
 
-    def __init__(self, env: dict[str, str], script: Path = ROOT / "fastapi_example.py") -> None:
+    def __init__(self, env: dict[str, str], folder: Path = ROOT) -> None:
         self.port = int(env.get("PORT") or free_port())
         self.http_url = f"http://127.0.0.1:{self.port}"
         self.url = f"ws://127.0.0.1:{self.port}/v1/realtime?intent=transcription"
         self.env = lesson_environment(env | {"PORT": str(self.port)})
-        self.script = script
+        self.folder = folder
         self.output = ""
         self.start()
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [*STRICT_PYTHON, str(self.script)],
+            [*STRICT_PYTHON, "-m", "service"],
+            cwd=self.folder,
             env=self.env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -103,8 +105,8 @@ def start_service() -> Iterator[StartService]:
     """Start a service of the test's own; the micro Whisper unless WHISPER_MODEL says otherwise."""
     started: list[Service] = []
 
-    def start(script: Path = ROOT / "fastapi_example.py", **env: str) -> Service:
-        started.append(Service({"WHISPER_MODEL": MICRO_WHISPER} | env, script))
+    def start(folder: Path = ROOT, **env: str) -> Service:
+        started.append(Service({"WHISPER_MODEL": MICRO_WHISPER} | env, folder))
         return started[-1]
 
     yield start
@@ -215,9 +217,11 @@ async def closing(url: str, **options: object) -> tuple[dict[str, object], int, 
 
 
 def changed_copy(folder: Path, old: str, new: str) -> Path:
-    """Return a copy of the service with one setting changed."""
-    text = (ROOT / "fastapi_example.py").read_text()
+    """Return the folder of a copy of the service with one line changed."""
+    if not (folder / "service").exists():
+        shutil.copytree(ROOT / "service", folder / "service")
+    (module,) = (path for path in (folder / "service").glob("*.py") if old in path.read_text())
+    text = module.read_text()
     assert text.count(old) == 1, old
-    copy = folder / "fastapi_example.py"
-    copy.write_text(text.replace(old, new))
-    return copy
+    module.write_text(text.replace(old, new))
+    return folder

@@ -18,23 +18,17 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import requests
-from running_lessons import ROOT
-from running_service import MICRO_WHISPER, TRANSCRIPTION, Service, client
+from running_service import MICRO_WHISPER, TRANSCRIPTION, Service, changed_copy, client
 from speech import PHRASES, silence, spoken
 
 MAX_GROWTH_MIB = 15  # from the second quarter to the last: in the first one, caches fill
-LESSON_AND_ITS_TASKS = f"""
-import asyncio
-import sys
+ROUTER = "app.include_router(http_api.router)\n"
+TASKS = """
+@app.get("/tasks")
+async def tasks() -> int:
+    return len(__import__("asyncio").all_tasks())
 
-sys.path.insert(0, {str(ROOT)!r})
-import fastapi_example as lesson
 
-@lesson.app.get("/tasks")
-async def tasks():
-    return len(asyncio.all_tasks())
-
-lesson.main()
 """
 
 
@@ -141,9 +135,8 @@ def main() -> None:
     parser.add_argument("--speed", type=float, default=1, help="1 is that of speech")
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
-        script = Path(folder) / "lesson_and_its_tasks.py"
-        script.write_text(LESSON_AND_ITS_TASKS)
-        service = Service({"WHISPER_MODEL": MICRO_WHISPER}, script)
+        copy = changed_copy(Path(folder), ROUTER, ROUTER + TASKS)
+        service = Service({"WHISPER_MODEL": MICRO_WHISPER}, copy)
         try:
             work = soak(service, options.sessions, options.minutes, options.speed)
             is_level = asyncio.run(work)

@@ -45,13 +45,12 @@ FILE = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\
 def impatient_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service, but who blocks it has to go after two seconds."""
     folder = tmp_path_factory.mktemp("service")
-    script = changed_copy(folder, "MAX_SEND_S = 20", "MAX_SEND_S = 2")
-    text = script.read_text().replace("MAX_REQUEST_S = 60", "MAX_REQUEST_S = 2")
-    script.write_text(text)
-    service = Service({"WHISPER_MODEL": MICRO_WHISPER}, script)
+    changed_copy(folder, "MAX_SEND_S = 20", "MAX_SEND_S = 2")
+    changed_copy(folder, "MAX_REQUEST_S = 60", "MAX_REQUEST_S = 2")
+    service = Service({"WHISPER_MODEL": MICRO_WHISPER}, folder)
     yield service
     service.kill()
-    assert "MAX_REQUEST_S = 2 " in text and "Traceback" not in service.output, service.output
+    assert "Traceback" not in service.output, service.output
 
 
 @contextmanager
@@ -498,7 +497,7 @@ def test_an_upload_whose_sender_has_hung_up_takes_the_engine_no_longer(
     start_service: StartService, tmp_path: Path
 ) -> None:
     begin = "        self.decoder.start_utt()\n"
-    slow = f"        print('a turn', flush=True)\n        time.sleep(0.3)\n{begin}"
+    slow = f"        print('a turn', flush=True)\n        __import__('time').sleep(0.3)\n{begin}"
     service = start_service(changed_copy(tmp_path, begin, slow), WHISPER_MODEL="")
     turn = np.concatenate([spoken("goodbye"), silence(1)])
     short = write_wav(tmp_path / "short.wav", turn).read_bytes()

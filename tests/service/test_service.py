@@ -8,7 +8,7 @@ import pytest
 from running_service import TRANSCRIPTION, Service, client
 from speech import LONG_PHRASES, PHRASES, Audio, silence, spoken
 
-import fastapi_example
+from service import turns as turns_module
 
 
 def speech(rate: int, phrases: list[str] = PHRASES) -> Audio:
@@ -279,8 +279,8 @@ async def test_fifteen_mebibytes_in_one_append_are_taken_and_more_is_refused(
 
 def test_no_audio_is_lost_or_doubled_where_turns_are_cut() -> None:
     said = np.concatenate([spoken(phrase) for phrase in PHRASES * 8])  # 60 s without a real pause
-    detector = fastapi_example.TurnDetector()
-    detector.settings = fastapi_example.ServerVad(silence_duration_ms=5000)
+    detector = turns_module.TurnDetector()
+    detector.settings = turns_module.ServerVad(silence_duration_ms=5000)
     turns = []
     for start in range(0, len(said), 1000):
         turns += [
