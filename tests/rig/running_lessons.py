@@ -53,7 +53,7 @@ def lesson_environment(env: dict[str, str] | None = None) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in settings and not name.startswith("WHISPER_")
+        if name not in settings and not name.startswith(("WHISPER_", "MAX_", "DELTA_"))
     }
     return kept | {"PYTHONUNBUFFERED": "1"} | (env or {})
 

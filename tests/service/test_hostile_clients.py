@@ -42,12 +42,10 @@ FILE = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\
 
 
 @pytest.fixture(scope="module")
-def impatient_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def impatient_service() -> Iterator[Service]:
     """The service, but who blocks it has to go after two seconds."""
-    folder = tmp_path_factory.mktemp("service")
-    changed_copy(folder, "MAX_SEND_S = 20", "MAX_SEND_S = 2")
-    changed_copy(folder, "MAX_REQUEST_S = 60", "MAX_REQUEST_S = 2")
-    service = Service({"WHISPER_MODEL": MICRO_WHISPER}, folder)
+    limits = {"MAX_SEND_S": "2", "MAX_REQUEST_S": "2"}
+    service = Service({"WHISPER_MODEL": MICRO_WHISPER} | limits)
     yield service
     service.kill()
     assert "Traceback" not in service.output, service.output

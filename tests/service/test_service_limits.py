@@ -104,25 +104,25 @@ async def test_a_client_that_vanishes_costs_nothing_a_moment_later(service: Serv
 
 
 @pytest.mark.parametrize(
-    ("setting", "short", "code"),
+    ("setting", "seconds", "code"),
     [
-        ("MAX_SESSION_S = 3600", "MAX_SESSION_S = 2", "session_expired"),
-        ("MAX_IDLE_S = 300", "MAX_IDLE_S = 1", "session_idle"),
+        ("MAX_SESSION_S", "2", "session_expired"),
+        ("MAX_IDLE_S", "1", "session_idle"),
     ],
 )
 async def test_a_session_ends_after_its_time_and_says_why(
-    start_service: StartService, tmp_path: Path, setting: str, short: str, code: str
+    start_service: StartService, setting: str, seconds: str, code: str
 ) -> None:
-    service = start_service(changed_copy(tmp_path, setting, short))
+    service = start_service(**{setting: seconds})
     error, close_code, reason = await closing(service.url)
     assert error["code"] == code and close_code == 1001
     assert reason == f"invalid_request_error.{code}"
 
 
 async def test_a_client_that_never_reads_is_dropped_and_memory_stays_level(
-    start_service: StartService, tmp_path: Path
+    start_service: StartService,
 ) -> None:
-    service = start_service(changed_copy(tmp_path, "MAX_SEND_S = 20", "MAX_SEND_S = 1"))
+    service = start_service(MAX_SEND_S="1")
     mistake = json.dumps({"type": "x" * 50})
     async with client(service.url) as student:
         await student.event("session.created")
@@ -184,9 +184,12 @@ def test_a_taken_port_is_named_with_the_remedy(service: Service, run_lesson: Run
         ({"WHISPER_MODEL": "tiny-int8", "HF_ENDPOINT": "http://127.0.0.1:9"}, "Cannot fetch"),
         ({"WHISPER_LANG": "klingon"}, "WHISPER_LANG=klingon: PocketSphinx knows only en"),
         ({"WHISPER_LANG": "english", "WHISPER_MODEL": MICRO_WHISPER}, "knows only af, am, ar, as"),
-        ({"WHISPER_DEVICE": "gpu", "WHISPER_MODEL": MICRO_WHISPER}, "on gpu: unsupported device"),
-        ({"PORT": "eighty"}, "PORT"),
-        ({"PORT": "70000"}, "Cannot listen at 127.0.0.1:70000"),
+        (
+            {"WHISPER_DEVICE": "gpu", "WHISPER_MODEL": MICRO_WHISPER},
+            "WHISPER_DEVICE=gpu: the value should be",
+        ),
+        ({"PORT": "eighty"}, "PORT must be a whole number, not 'eighty'"),
+        ({"PORT": "70000"}, "PORT=70000: the value should be less than or equal to 65535"),
         ({"HOST": "192.0.2.1"}, "192.0.2.1"),
     ],
 )
@@ -221,8 +224,7 @@ async def test_health_is_true_only_while_a_transcription_would_work(
         "            __import__('time').sleep(0.05)\n"
     )
     script = changed_copy(tmp_path, begin, trouble + begin)
-    changed_copy(tmp_path, "MAX_ENGINE_S = 60", "MAX_ENGINE_S = 1")
-    service = start_service(script, WHISPER_MODEL="")
+    service = start_service(script, WHISPER_MODEL="", MAX_ENGINE_S="1")
     address = f"{service.http_url}/health"
     async with client(service.url) as student:
         await student.configure(turn_detection=None)
