@@ -196,7 +196,7 @@ MISTAKES = [
     ("[" + "[]," * 10_000 + "1]", "invalid_event", None),
     ('{"type": "response.create"}', "invalid_value", "type"),
     ('{"type": "input_audio_buffer.append"}', "missing_required_parameter", "audio"),
-    ('{"type": "input_audio_buffer.append", "audio": 5}', "missing_required_parameter", "audio"),
+    ('{"type": "input_audio_buffer.append", "audio": 5}', "invalid_value", "audio"),
     ('{"type": "input_audio_buffer.append", "audio": "*"}', "invalid_value", "audio"),
     ('{"type": "input_audio_buffer.append", "audio": "AAAA"}', "invalid_value", "audio"),
     ('{"type": "input_audio_buffer.commit"}', "input_audio_buffer_commit_empty", None),
