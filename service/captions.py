@@ -11,6 +11,7 @@ from typing import Any
 
 from service.engines import Segment
 from service.errors import error_body
+from service.protocol import SessionConfig
 from service.settings import settings
 from service.transcriber import Transcriber
 from service.turns import Turn
@@ -31,12 +32,12 @@ class Item:
     waiting: int = 0  # turns not written down yet
     seconds: float = 0
     error: str = ""
-    is_cleared: bool = False
+    is_wanted: bool = True  # until the client clears it
 
     async def show(self, text: str) -> None:
         """Send what is new as a delta. Deltas cannot take anything back; completed can."""
         delta = continuation(self.shown, text)
-        if delta and not self.is_cleared:
+        if delta and self.is_wanted:
             self.shown += delta
             fields = {"item_id": self.id, "content_index": 0, "delta": delta}
             await self.wire.send(f"{PREFIX}.delta", **fields)
@@ -68,8 +69,7 @@ class Captions:
 
     def __init__(self, wire: Wire, transcriber: Transcriber) -> None:
         self.wire, self.transcriber = wire, transcriber
-        self.language = settings.whisper_lang  # empty: the model finds out
-        self.has_vad = True  # we end the turns; otherwise the client does, by commit
+        self.configure(SessionConfig(type="transcription"))
         self.turn: Turn | None = None  # what is being spoken
         self.item: Item | None = None  # and the item that it will be part of
         self.last_item_id: str | None = None
@@ -80,10 +80,16 @@ class Captions:
         self.finished = asyncio.Queue(settings.max_waiting)
         self.tasks: set[Text] = set()
 
+    def configure(self, config: SessionConfig) -> None:
+        """Take over what the client has set."""
+        self.language = config.language  # empty: the model finds out
+        self.has_vad = config.turn_detection is not None  # otherwise the client ends turns
+        self.has_text = config.audio.input.transcription is not None
+
     async def turn_started(self, turn: Turn) -> None:
         """Say that somebody speaks, if we are the one who decides that."""
         self.turn = turn
-        self.item = self.item or Item(self.wire)
+        self.item = self.item or Item(self.wire, is_wanted=self.has_text)
         self.hypothesis, self.next_look_ms = [], turn.length_ms + (settings.delta_ms or math.inf)
         if self.has_vad:
             times = {"audio_start_ms": turn.start_ms, "item_id": self.item.id}
@@ -91,6 +97,8 @@ class Captions:
 
     def turn_grew(self, turn: Turn, silence_duration_ms: int) -> None:
         """Start on the final text early in a pause; look for new words now and then."""
+        if not self.has_text:
+            return
         pause_ms = min(settings.early_ms, silence_duration_ms // 2)
         if turn.silence_ms == 0 and self.early:
             self.early.cancel()  # it was not the end, only a short pause
@@ -123,13 +131,14 @@ class Captions:
 
     async def turn_ended(self, turn: Turn) -> None:
         """Have the turn transcribed; write() sends its text when it is next in line."""
-        item = self.item or Item(self.wire)
-        text = self.early  # the text of the whole turn, if nobody has spoken since
-        if text is None or turn.silence_ms == 0:
-            text = self.start(self.transcriber.transcribe(bytes(turn.audio), self.language))
-        self.turn = self.early = None
-        item.waiting += 1
+        item = self.item or Item(self.wire, is_wanted=self.has_text)
         item.seconds += turn.length_ms / 1000
+        text = self.early  # the text of the whole turn, if nobody has spoken since
+        if self.has_text:
+            if text is None or turn.silence_ms == 0:
+                text = self.start(self.transcriber.transcribe(bytes(turn.audio), self.language))
+            item.waiting += 1
+        self.turn = self.early = None
         is_last = self.has_vad
         if is_last:
             times = {"audio_end_ms": turn.start_ms + turn.length_ms, "item_id": item.id}
@@ -139,7 +148,7 @@ class Captions:
 
     async def end_item(self) -> Item:
         """Say that an item is complete: what is spoken from now on belongs to another one."""
-        item, self.item = self.item or Item(self.wire), None
+        item, self.item = self.item or Item(self.wire, is_wanted=self.has_text), None
         ids = {"previous_item_id": self.last_item_id}
         self.last_item_id = item.id
         await self.wire.send("input_audio_buffer.committed", **ids, item_id=item.id)
@@ -157,7 +166,7 @@ class Captions:
         """Forget what is being spoken."""
         self.turn = self.early = None  # or the text would become that of the next turn
         if self.item:
-            self.item.is_cleared = True
+            self.item.is_wanted = False
             self.item = None
 
     async def write(self) -> None:
@@ -166,7 +175,7 @@ class Captions:
             item, text, is_last = await self.finished.get()
             if text:
                 await item.add(text)
-            if is_last and not item.is_cleared:
+            if is_last and item.is_wanted:
                 await item.complete()
             self.finished.task_done()
 

@@ -161,8 +161,9 @@ class Client:
 
     async def configure(self, **audio_input: object) -> Event:
         session = {"type": "transcription", "audio": {"input": audio_input}}
+        answers = len(self.all("session.updated")) + 1
         await self.send("session.update", session=session)
-        return await self.event("session.updated")
+        return await self.event("session.updated", answers)
 
     async def say(self, samples: Audio, rate: int = 24_000, speed: float = 0) -> None:
         """Append audio in 50 ms pieces: speed 1 is that of speech, 0 is as fast as possible."""
@@ -174,7 +175,10 @@ class Client:
                 await asyncio.sleep(begin + n * 0.05 / speed - time.monotonic())
 
     async def append(self, samples: Audio) -> None:
-        audio = base64.b64encode(np.asarray(samples, "<i2").tobytes()).decode()
+        await self.append_bytes(np.asarray(samples, "<i2").tobytes())
+
+    async def append_bytes(self, sound: bytes) -> None:
+        audio = base64.b64encode(sound).decode()
         await self.send("input_audio_buffer.append", audio=audio)
 
     async def event(self, kind: str, count: int = 1, seconds: float = 120) -> Event:

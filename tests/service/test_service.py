@@ -234,9 +234,9 @@ async def test_every_mistake_is_named_and_the_session_goes_on(service: Service) 
     ("wrong", "param"),
     [
         ({"format": {"type": "audio/pcm", "rate": 8000}}, "format.rate"),
-        ({"format": {"type": "audio/pcmu", "rate": 24000}}, "format.type"),
+        ({"format": {"type": "audio/pcmu", "rate": 24000}}, "format.rate"),
         ({"transcription": {"language": "klingon"}}, "transcription.language"),
-        ({"turn_detection": {"type": "semantic_vad"}}, "turn_detection.type"),
+        ({"turn_detection": {"type": "client_vad"}}, "turn_detection"),
         ({"turn_detection": {"type": "server_vad", "threshold": 5}}, "turn_detection.threshold"),
     ],
 )
