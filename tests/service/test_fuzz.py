@@ -317,7 +317,12 @@ def test_a_file_may_be_spoiled_in_any_way(service: Service) -> None:
     assert {*statuses} == {200, 400}
 
 
-PATHS = ["GET /health", "GET /v1/models", "POST /v1/audio/transcriptions"]
+PATHS = [
+    "GET /health",
+    "GET /v1/models",
+    "GET /v1/models/{name}",
+    "POST /v1/audio/transcriptions",
+]
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -6,10 +6,15 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from running_service import TRANSCRIPTION, Service, StartService, client, closing
+import requests
+from running_lessons import ROOT, RunLesson
+from running_service import TRANSCRIPTION, Service, StartService, client, closing, until
 from speech import PHRASES, silence, spoken
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
+SAMPLE = ROOT / "samples/speech.wav"
 KEY = "correct-horse-battery-staple"
 
 
@@ -155,3 +160,101 @@ async def test_the_beta_api_is_told_what_to_use_now(service: Service) -> None:
         await agent.send("transcription_session.update", session={})
         error = (await agent.event("error"))["error"]
         assert error["param"] == "type" and re.search(r"Use session\.update", error["message"])
+
+
+# --- HTTP ---
+
+
+PAGE = "http://p5.example:5500"
+
+
+def test_a_page_that_is_allowed_may_fetch_with_a_key(start_service: StartService) -> None:
+    service = start_service(API_KEY=KEY, ALLOWED_ORIGINS=f" {PAGE}/ ")
+    address = f"{service.http_url}/v1/audio/transcriptions"
+    preflight = {
+        "Origin": PAGE,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization",
+    }
+    answer = requests.options(address, headers=preflight, timeout=30)
+    assert answer.status_code == 200
+    assert answer.headers["Access-Control-Allow-Origin"] == PAGE
+    assert answer.headers["Access-Control-Allow-Headers"].lower() == "authorization"
+    for key, status in ((KEY, 200), ("wrong", 401)):  # a page has to be able to read errors, too
+        headers = {"Origin": PAGE, "Authorization": f"bearer {key}"}
+        files = {"file": ("hello.wav", SAMPLE.read_bytes())}
+        answer = requests.post(address, files=files, headers=headers, timeout=60)
+        assert answer.status_code == status
+        assert answer.headers["Access-Control-Allow-Origin"] == PAGE
+
+
+def test_a_page_that_is_not_allowed_is_named_once_in_the_terminal(
+    start_service: StartService,
+) -> None:
+    service = start_service()
+    for _ in range(3):
+        for headers in ({"Origin": PAGE}, {"Host": "speech.example"}):
+            answer = requests.get(f"{service.http_url}/health", headers=headers, timeout=30)
+            assert answer.status_code == 403
+            assert "Access-Control-Allow-Origin" not in answer.headers
+            with pytest.raises(InvalidStatus):
+                connect(service.url, additional_headers=headers, proxy=None)
+    until(lambda: service.output.count("Refused") == 2)
+    assert f"Refused the web page {PAGE}. To let it in: ALLOWED_ORIGINS={PAGE}" in service.output
+    assert "Refused the name speech.example. To let it in: ALLOWED_HOSTS=" in service.output
+
+
+@pytest.mark.parametrize("origin", ["*", "page.example", "http://*.example", "https://a.b/page"])
+def test_an_origin_that_no_browser_sends_is_named_at_the_start(
+    run_lesson: RunLesson, origin: str
+) -> None:
+    ended = run_lesson("-m", "service", env={"ALLOWED_ORIGINS": origin})
+    assert ended.returncode == 1
+    assert f"ALLOWED_ORIGINS={origin}: '{origin}' should look like https://name" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("HEAD", "/health", 200),
+        ("GET", "/", 200),
+        ("GET", "/v1/models/whisper-1", 200),
+        ("GET", "/v1/models/Systran/faster-whisper-small", 200),
+        ("GET", "/nothing", 404),
+    ],
+)
+def test_what_clients_look_at_first_is_there(
+    service: Service, method: str, path: str, status: int
+) -> None:
+    answer = requests.request(method, f"{service.http_url}{path}", timeout=30)
+    assert answer.status_code == status
+    if path.startswith("/v1/models/"):
+        model = answer.json()
+        assert (model["id"], model["object"]) == (path.removeprefix("/v1/models/"), "model")
+
+
+def test_a_file_without_a_name_gets_a_sentence(service: Service) -> None:
+    form = {"file": (None, SAMPLE.read_bytes())}
+    address = f"{service.http_url}/v1/audio/transcriptions"
+    answer = requests.post(address, files=form, timeout=30)
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["param"] == "file" and "a file with a name" in error["message"]
+
+
+def test_the_page_at_docs_needs_no_internet(service: Service) -> None:
+    page = requests.get(f"{service.http_url}/docs", timeout=30).text
+    addresses = re.findall(r"(?:src|href)=\"([^\"]+)\"", page)
+    assert len(addresses) >= 3 and not any(each.startswith("http") for each in addresses)
+    for address in addresses:
+        assert requests.get(f"{service.http_url}{address}", timeout=30).ok, address
+
+
+@pytest.mark.parametrize("key", [KEY, ""])
+def test_the_page_at_docs_asks_for_a_key_if_there_is_one(
+    start_service: StartService, key: str
+) -> None:
+    service = start_service(API_KEY=key)
+    description = requests.get(f"{service.http_url}/openapi.json", timeout=30).json()
+    post = description["paths"]["/v1/audio/transcriptions"]["post"]
+    assert post.get("security") == ([{"HTTPBearer": []}] if key else None)
