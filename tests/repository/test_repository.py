@@ -6,10 +6,12 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from running_lessons import LESSONS, ROOT
 
 HEADINGS = ["What you learn", "Before you start", "Run it", "You should see", "Try next"]
@@ -37,14 +39,56 @@ def test_requirements_are_what_the_lessons_need_together() -> None:
             assert "# " in line, f"no reason given: {line}"
 
 
-def test_the_image_pins_what_the_service_needs_within_its_bounds() -> None:
-    compose = (ROOT / "compose.yml").read_text()
-    pinned = dict(re.findall(r"\b([\w-]+)==([\w.]+)", compose))
-    assert not re.search(r"image: [^:]+$|:latest", compose, re.M)
-    for line in dependencies("fastapi_example.py"):
-        requirement = Requirement(line)
-        if requirement.name != "pocketsphinx":  # the image has another engine
-            assert pinned[requirement.name] in requirement.specifier, line
+def requirements(name: str) -> dict[str, Requirement]:
+    """Return what a file of requirements asks for, by canonical name."""
+    lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
+    wanted = [Requirement(line) for line in lines if line and not line.startswith("-")]
+    return {canonicalize_name(each.name): each for each in wanted}
+
+
+def test_the_image_holds_exact_versions_within_the_bounds_of_the_lessons() -> None:
+    pins = requirements("service/requirements.txt")
+    bounds = requirements("requirements.txt")
+    assert set(requirements("service/requirements.in")) <= set(pins)
+    for name, pin in pins.items():
+        (exact,) = pin.specifier
+        assert exact.operator == "==" and "*" not in exact.version, pin
+        assert name not in bounds or exact.version in bounds[name].specifier, pin
+
+
+def test_the_image_says_how_its_versions_were_found() -> None:
+    top = (ROOT / "service/requirements.txt").read_text().splitlines()[1]
+    assert re.fullmatch(r"# +uv pip compile .*service/requirements.in -o \S+", top)
+    assert top.endswith(" -o service/requirements.txt") and "index" not in top
+
+
+def test_the_image_gets_what_the_service_imports() -> None:
+    imported = set()
+    for path in (ROOT / "service").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.split(".")[0])
+    imported -= {"service", *sys.stdlib_module_names, *NOT_IN_THE_IMAGE}
+    packages = packages_distributions()
+    needed = {canonicalize_name(packages[module][0]) for module in imported}
+    used_by_others = {"python-multipart"}  # FastAPI reads uploaded files with it
+    assert needed | used_by_others == set(requirements("service/requirements.in"))
+
+
+NOT_IN_THE_IMAGE = {"moonshine_voice", "pocketsphinx"}  # the embedded engine: see requirements.in
+
+
+def test_every_image_has_a_version() -> None:
+    compose, recipe = ((ROOT / name).read_text() for name in ("compose.yml", "service/Dockerfile"))
+    images = re.findall(r"^ +image: (\S+)$", compose, re.M) + re.findall(
+        r"^FROM (\S+)", recipe, re.M
+    )
+    assert len(images) == 2
+    for image in images:
+        assert re.search(r":\d", image), image
+    assert re.findall(r"^ +(\S+)==[\d.]+;", recipe, re.M) == ["nvidia-cublas-cu12"]
 
 
 @pytest.mark.parametrize("lesson", LESSONS)

@@ -54,7 +54,15 @@ class Compose:
         self.name = f"speech-test-{name}"
         self.port = free_default_port()
         self.url = f"ws://127.0.0.1:{self.port}/v1/realtime?intent=transcription"
-        ours = ("WHISPER_", "CLASSROOM_", "COMPOSE_", "API_KEY")
+        ours = (
+            "WHISPER_",
+            "CLASSROOM_",
+            "COMPOSE_",
+            "ALLOWED_",
+            "API_KEY",
+            "DELTA_MS",
+            "PAGE_PORT",
+        )
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
         self.env |= {"WHISPER_PORT": str(self.port)} | env
         self.options = ["-f", "compose.yml", "-f", "tests/rig/compose.yml", "-p", self.name]
@@ -148,5 +156,6 @@ def _caddy_image(tmp_path_factory: pytest.TempPathFactory) -> None:
         "RUN apt-get update -qq && apt-get install -qq --no-install-recommends caddy >/dev/null\n"
         "ENV XDG_DATA_HOME=/data XDG_CONFIG_HOME=/config\n"
         "USER root\n"
+        'CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]\n'
     )
     docker("build", "--quiet", "--tag", CADDY, str(folder))
