@@ -161,7 +161,7 @@ def check_words(words: list[str]) -> str:
                 assert (ROOT / file).is_file() or file in MADE_UP, words
             return lesson
         case "python" | "python3" | "py" if rest:
-            assert rest[1] in ("venv", "pytest", "pip"), words
+            assert rest[1] in ("venv", "pytest", "pip", "service"), words
             assert rest[1] != "venv" or re.fullmatch(r"\.venv\S*", rest[2]), words
         case "pip":
             for word, value in pairwise(rest):
@@ -185,7 +185,7 @@ def check_words(words: list[str]) -> str:
             assert rest[0] == "checkout" and rest[1] in {*LESSONS, *MADE_UP}, words
         case "" | "Activate.ps1":
             assert "activate" in words[-1].lower(), words
-        case "grep" | "echo" | "openssl" | "Set-ExecutionPolicy" | "docker" | "sh":
+        case "grep" | "echo" | "openssl" | "Set-ExecutionPolicy" | "docker" | "sh" | "systemctl":
             pass
         case _:
             raise AssertionError(f"{words}: what is this?")

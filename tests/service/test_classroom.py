@@ -14,7 +14,7 @@ import pytest
 import requests
 from browser import StartApp, Visit
 from containers import Compose, crash, docker
-from playwright.sync_api import Error
+from playwright.sync_api import Error, expect
 from running_lessons import OpenLesson, RunLesson, found, free_port, need, printed
 from running_service import client, until
 from speech import PHRASES, Audio, silence, spoken, write_wav
@@ -75,7 +75,7 @@ def classroom(_caddy_image: None) -> Iterator[Classroom]:
 
 @pytest.fixture
 def trusting_home(classroom: Classroom, tmp_path: Path) -> dict[str, str]:
-    """A home in which Chromium trusts the room's certificate, as README.md tells students."""
+    """A home in which Chromium trusts the room's certificate, as docs/classroom.md says."""
     need("certutil")
     database = tmp_path / "home/.pki/nssdb"
     database.mkdir(parents=True)
@@ -167,6 +167,16 @@ def test_the_room_gets_the_page_and_its_microphone_over_https(
     student.expect_said(*PHRASES)
     student.stop()
     assert app.port == classroom.page
+
+
+def test_without_the_page_of_lesson_8_the_browser_shows_http_error_502(
+    classroom: Classroom, trusting_home: dict[str, str], visit: Visit
+) -> None:
+    """The words are Chromium's, and docs/classroom.md says what they mean."""
+    student = visit(env=trusting_home, arguments=(f"--host-resolver-rules=MAP {NAME} 127.0.0.1",))
+    with pytest.raises(Error, match="ERR_HTTP_RESPONSE_CODE_FAILURE"):
+        student.page.goto(f"https://{NAME}:{classroom.https}/")
+    expect(student.page.get_by_text("HTTP ERROR 502")).to_be_visible()
 
 
 def test_who_forgets_the_https_is_sent_there(classroom: Classroom) -> None:
