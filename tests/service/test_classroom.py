@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import re
+import shutil
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -13,13 +15,16 @@ import numpy as np
 import pytest
 import requests
 from browser import StartApp, Visit
-from containers import Compose, crash, docker
+from containers import CADDY, Compose, crash, docker
 from playwright.sync_api import Error, expect
-from running_lessons import OpenLesson, RunLesson, found, free_port, need, printed
+from running_lessons import ROOT, OpenLesson, RunLesson, found, free_port, need, printed
 from running_service import client, until
 from speech import PHRASES, Audio, silence, spoken, write_wav
 
 LESSON_7 = "simple_audio_transcription.py"
+# What docs/classroom.md explains. Each one is provoked below or, the port, in test_docker.py.
+NOT_TRUSTED, NO_PAGE = "ERR_CERT_AUTHORITY_INVALID", "HTTP ERROR 502"
+PORT_IS_TAKEN, NOT_READABLE = "port is already allocated", "Caddyfile: permission denied"
 NAME = "classroom.test"  # like an address in the network: no browser trusts it without https
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
@@ -157,7 +162,7 @@ def test_the_room_gets_the_page_and_its_microphone_over_https(
     url = f"https://{NAME}:{classroom.https}/"
 
     stranger = visit(arguments=(name_is_here,))
-    with pytest.raises(Error, match="ERR_CERT_AUTHORITY_INVALID"):
+    with pytest.raises(Error, match=NOT_TRUSTED):
         stranger.page.goto(url)
 
     student = visit(says=wav, env=trusting_home, arguments=(name_is_here,))
@@ -176,7 +181,28 @@ def test_without_the_page_of_lesson_8_the_browser_shows_http_error_502(
     student = visit(env=trusting_home, arguments=(f"--host-resolver-rules=MAP {NAME} 127.0.0.1",))
     with pytest.raises(Error, match="ERR_HTTP_RESPONSE_CODE_FAILURE"):
         student.page.goto(f"https://{NAME}:{classroom.https}/")
-    expect(student.page.get_by_text("HTTP ERROR 502")).to_be_visible()
+    expect(student.page.get_by_text(NO_PAGE)).to_be_visible()
+
+
+def test_a_caddyfile_that_others_may_not_read_is_named(_caddy_image: None, tmp_path: Path) -> None:
+    """As where umask is 077: root in this container has no right to read everything."""
+    file = tmp_path / "Caddyfile"
+    shutil.copy(ROOT / "service/Caddyfile", file)
+    file.chmod(0o600)
+    if os.getuid() == 0:
+        os.chown(file, 1000, 1000)
+    rights = ["--cap-drop", "ALL", "--cap-add", "NET_BIND_SERVICE"]
+    mount = ["--volume", f"{file}:/etc/caddy/Caddyfile:ro,z"]
+    command = ["docker", "run", "--rm", *rights, *mount, CADDY]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode and NOT_READABLE in ended.stderr
+
+
+def test_docs_classroom_md_explains_these_messages() -> None:
+    page = (ROOT / "docs/classroom.md").read_text(encoding="utf-8")
+    table = page.partition("## When something goes wrong\n")[2]
+    explained = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+    assert set(explained) == {f"NET::{NOT_TRUSTED}", NO_PAGE, PORT_IS_TAKEN, NOT_READABLE}
 
 
 def test_who_forgets_the_https_is_sent_there(classroom: Classroom) -> None:

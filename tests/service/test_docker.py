@@ -12,6 +12,7 @@ import pytest
 import requests
 from browser import StartApp, Visit
 from containers import Compose, docker, need_engine
+from faster_whisper import available_models
 from running_lessons import ROOT, OpenLesson, RunLesson
 from running_service import TRANSCRIPTION, client, until
 from speech import PHRASES, Audio, silence, spoken, write_wav
@@ -287,7 +288,20 @@ def test_without_an_engine_docker_says_so() -> None:
     assert done.returncode and NO_ENGINE in done.stdout
 
 
-def test_docs_docker_md_explains_these_messages() -> None:
+def first_column(heading: str) -> list[str]:
+    """Return what is `quoted` in the first column of a table in docs/docker.md."""
     page = (ROOT / "docs/docker.md").read_text(encoding="utf-8")
-    explained = re.findall(r"^\| `(.+?)` \|", page, re.MULTILINE)
-    assert set(explained) == {NO_ENGINE, PORT_IS_TAKEN, NO_GRAPHICS_CARD, WRONG_SETTING}
+    section = page.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
+    return [quoted for cell in cells for quoted in re.findall(r"`(.+?)`", cell)]
+
+
+def test_docs_docker_md_explains_these_messages() -> None:
+    messages = {NO_ENGINE, PORT_IS_TAKEN, NO_GRAPHICS_CARD, WRONG_SETTING}
+    assert set(first_column("When something goes wrong")) == messages
+
+
+def test_docs_docker_md_names_models_that_exist() -> None:
+    title, *models = first_column("Choose a model")
+    assert title == "WHISPER_MODEL" and "small-int8" in models
+    assert {model.removesuffix("-int8") for model in models} <= set(available_models())
