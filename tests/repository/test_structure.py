@@ -13,7 +13,7 @@ FLOORS = [
     ["transcriber", "recordings", "subtitles", "protocol", "trace"],
     ["wire", "captions", "session"],
     ["http_api", "realtime_api", "server"],
-    ["app", "__main__"],
+    ["app", "__main__", "healthy", "in_docker"],
 ]
 ORDER = ["__init__", *(module for floor in FLOORS for module in floor)]
 MODULES = sorted(path.stem for path in (ROOT / "service").glob("*.py"))
