@@ -184,6 +184,15 @@ def test_without_the_page_of_lesson_8_the_browser_shows_http_error_502(
     expect(student.page.get_by_text(NO_PAGE)).to_be_visible()
 
 
+def test_the_room_can_open_the_docs_of_the_service(
+    classroom: Classroom, trusting_home: dict[str, str], visit: Visit
+) -> None:
+    """Its scripts come from the service, too, and not from the page of lesson 8."""
+    student = visit(env=trusting_home, arguments=(f"--host-resolver-rules=MAP {NAME} 127.0.0.1",))
+    student.page.goto(f"https://{NAME}:{classroom.https}/docs")
+    expect(student.page.get_by_text("/v1/audio/transcriptions")).to_be_visible()
+
+
 def test_a_caddyfile_that_others_may_not_read_is_named(_caddy_image: None, tmp_path: Path) -> None:
     """As where umask is 077: root in this container has no right to read everything."""
     file = tmp_path / "Caddyfile"
