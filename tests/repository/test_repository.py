@@ -73,7 +73,7 @@ def test_the_image_gets_what_the_service_imports() -> None:
     imported -= {"service", *sys.stdlib_module_names, *NOT_IN_THE_IMAGE}
     packages = packages_distributions()
     needed = {canonicalize_name(packages[module][0]) for module in imported}
-    needed.add("python-multipart")  # FastAPI reads uploaded files with it
+    needed.add(canonicalize_name("python-multipart"))  # FastAPI reads uploaded files with it
     assert set(requirements("service/requirements.in")) <= needed
     assert needed <= set(requirements("service/requirements.txt"))
 
