@@ -30,10 +30,13 @@ def dependencies(lesson: str) -> set[str]:
     return set(found)
 
 
-def test_requirements_are_what_the_lessons_need_together() -> None:
+def test_requirements_are_what_the_lessons_and_the_service_need_together() -> None:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     required = {line.split("#")[0].strip() for line in lines} - {""}
-    assert required == set().union(*map(dependencies, LESSONS))
+    of_lessons = set().union(*map(dependencies, LESSONS))
+    assert of_lessons <= required
+    of_service = re.findall(r"^[\w-]+", (ROOT / "service/requirements.in").read_text(), re.M)
+    assert {Requirement(line).name for line in required - of_lessons} <= set(of_service)
     for line in lines:
         if line and not line.startswith("#"):
             assert "# " in line, f"no reason given: {line}"
@@ -142,7 +145,7 @@ def test_no_file_names_a_place_or_a_key() -> None:
         content = (ROOT / name).read_bytes()
         assert not re.search(rb"/(?:home|Users)/\w+/", content), name
         assert not re.search(rb"sk-(?:proj-)?[A-Za-z0-9]{20,}", content), name
-        assert b"\r\n" not in content or Path(name).suffix in {".bin", ".wav", ".png"}, name
+        assert b"\r\n" not in content or b"\0" in content, f"line ends of Windows in {name}"
 
 
 def test_the_sample_environment_holds_no_values_of_keys() -> None:
