@@ -15,7 +15,8 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs/performance.json"
 PAGE = ROOT / "docs/performance.md"
 BEGIN, END = "<!-- the table, written by make bench -->\n", "<!-- end of the table -->\n"
-LIBRARIES = ["websockets", "aiohttp", "faster-whisper", "ctranslate2", "pocketsphinx", "streamlit"]
+LIBRARIES = ["websockets", "aiohttp", "faster-whisper", "ctranslate2", "streamlit"]
+LIBRARIES += ["moonshine-voice"]  # the embedded engine
 
 
 @dataclass

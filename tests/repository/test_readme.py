@@ -604,8 +604,8 @@ WAYS: dict[str, Callable[[Student], str]] = {  # how a message begins: what brin
         SINGLE, "--list-devices", PULSE_SERVER="unix:/nowhere"
     ),
     "The service heard no words": with_a_recording_of_nothing,
-    "is no folder": lambda student: student.run(SERVICE, WHISPER_MODEL="smal", PORT="0"),
-    "Cannot fetch the weights": without_internet,
+    "is neither a model name": lambda student: student.run(SERVICE, WHISPER_MODEL="smal", PORT="0"),
+    "Cannot download the speech model": without_internet,
 }
 ON_THE_PAGE = {  # the same for lesson 8: the test with a real browser that brings it about
     "The browser gives": "test_a_page_that_is_neither_https_nor_localhost_is_explained",

@@ -138,7 +138,7 @@ def test_without_a_setting_only_this_computer_reaches_the_service(service: Servi
 
 
 def test_open_to_the_network_without_a_key_the_service_says_so(start_service: StartService) -> None:
-    assert "Whoever reaches this address may use it" in start_service(HOST="0.0.0.0").output
+    assert "Anyone who can reach this address can use it" in start_service(HOST="0.0.0.0").output
     assert "Whoever" not in start_service(HOST="0.0.0.0", API_KEY=KEY).output
 
 

@@ -9,11 +9,11 @@ from running_lessons import LESSONS, ROOT
 # A module imports only from lower floors or, on its own floor, from modules named before it.
 FLOORS = [
     ["settings", "errors"],
-    ["engines", "audio", "turns", "guards"],
+    ["weights", "engines", "audio", "turns", "guards"],
     ["transcriber", "recordings", "subtitles", "protocol", "trace"],
     ["wire", "captions", "session"],
     ["http_api", "realtime_api", "server"],
-    ["app", "__main__", "healthy", "in_docker"],
+    ["app", "start", "__main__", "healthy", "in_docker"],
 ]
 ORDER = ["__init__", *(module for floor in FLOORS for module in floor)]
 MODULES = sorted(path.stem for path in (ROOT / "service").glob("*.py"))

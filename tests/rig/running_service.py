@@ -132,7 +132,7 @@ def service(_service: Service) -> Iterator[Service]:
 
 @pytest.fixture(scope="session")
 def embedded_service() -> Iterator[Service]:
-    """The service with the embedded engine, PocketSphinx."""
+    """The service with the embedded engine, Moonshine."""
     service = Service({})
     yield service
     service.stop_at_the_end()

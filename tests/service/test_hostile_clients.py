@@ -494,8 +494,8 @@ def test_a_file_that_only_names_others_makes_the_service_fetch_nothing(
 def test_an_upload_whose_sender_has_hung_up_takes_the_engine_no_longer(
     start_service: StartService, tmp_path: Path
 ) -> None:
-    begin = "        self.decoder.start_utt()\n"
-    slow = f"        print('a turn', flush=True)\n        __import__('time').sleep(0.3)\n{begin}"
+    begin = '    return np.frombuffer(pcm, "<i2")'  # where each engine takes the audio
+    slow = f"    print('a turn', flush=True)\n    __import__('time').sleep(0.3)\n{begin}"
     service = start_service(changed_copy(tmp_path, begin, slow), WHISPER_MODEL="")
     turn = np.concatenate([spoken("goodbye"), silence(1)])
     short = write_wav(tmp_path / "short.wav", turn).read_bytes()
@@ -509,5 +509,5 @@ def test_an_upload_whose_sender_has_hung_up_takes_the_engine_no_longer(
     before = service.output.count("a turn")
     url = f"{service.http_url}/v1/audio/transcriptions"
     for _ in range(8):
-        assert requests.post(url, files={"file": short}, timeout=60).json()["text"] == "goodbye"
+        assert requests.post(url, files={"file": short}, timeout=60).json()["text"] == "Goodbye."
     assert service.output.count("a turn") <= before + 8 + 2  # two may have been under way

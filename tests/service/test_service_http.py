@@ -68,11 +68,6 @@ def test_srt_and_vtt_are_subtitles(service: Service) -> None:
     assert [line for line in vtt.split("\n") if line in PHRASES] == PHRASES
 
 
-def test_the_embedded_engine_hears_the_sample_exactly(embedded_service: Service) -> None:
-    assert embedded_service.health()["engine"] == "PocketSphinx"
-    assert post(embedded_service, SAMPLE.read_bytes()).json()["text"] == WORDS
-
-
 def wav(samples: Audio, rate: int, channels: int = 1) -> bytes:
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
