@@ -10,7 +10,7 @@ from running_lessons import LESSONS, ROOT
 FLOORS = [
     ["settings", "errors"],
     ["weights", "engines", "audio", "turns", "guards"],
-    ["transcriber", "recordings", "subtitles", "protocol", "trace"],
+    ["transcriber", "recordings", "answers", "protocol", "trace"],
     ["wire", "captions", "session"],
     ["http_api", "realtime_api", "server"],
     ["app", "start", "__main__", "healthy", "in_docker"],

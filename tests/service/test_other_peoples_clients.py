@@ -1,6 +1,8 @@
 """What clients that nobody here wrote send, and what they should get."""
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import av
@@ -9,7 +11,7 @@ import pytest
 import requests
 from running_lessons import ROOT, RunLesson
 from running_service import TRANSCRIPTION, Service, StartService, client, closing, until
-from speech import PHRASES, silence, spoken
+from speech import PHRASES, silence, spoken, write_wav
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
@@ -258,3 +260,30 @@ def test_the_page_at_docs_asks_for_a_key_if_there_is_one(
     description = requests.get(f"{service.http_url}/openapi.json", timeout=30).json()
     post = description["paths"]["/v1/audio/transcriptions"]["post"]
     assert post.get("security") == ([{"HTTPBearer": []}] if key else None)
+
+
+def test_a_recording_may_be_streamed_turn_by_turn(service: Service, tmp_path: Path) -> None:
+    address = f"{service.http_url}/v1/audio/transcriptions"
+    turns = [part for text in PHRASES[:3] for part in (spoken(text), silence(1))]
+    recording = write_wav(tmp_path / "a.wav", np.concatenate(turns))
+    files = {"file": ("a.wav", recording.read_bytes())}
+    answer = requests.post(address, files=files, data={"stream": "true"}, timeout=60)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = [json.loads(line) for line in re.findall(r"^data: (.+)$", answer.text, re.M)]
+    deltas, done = events[:-1], events[-1]
+    assert [event["type"] for event in deltas] == ["transcript.text.delta"] * 3
+    assert (done["type"], done["text"]) == ("transcript.text.done", " ".join(PHRASES[:3]))
+    assert "".join(event["delta"] for event in deltas) == done["text"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("prompts", "x"), ("known_speaker_names[]", "x"), ("temperature", "0.7"), ("stream", "maybe")],
+)
+def test_a_form_field_that_is_not_supported_is_named(
+    service: Service, field: str, value: str
+) -> None:
+    files = {"file": ("a.wav", SAMPLE.read_bytes())}
+    address = f"{service.http_url}/v1/audio/transcriptions"
+    answer = requests.post(address, files=files, data={field: value}, timeout=60)
+    assert answer.status_code == 400 and field in answer.json()["error"]["message"]
