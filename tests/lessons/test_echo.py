@@ -1,7 +1,6 @@
-"""Lesson 1 sends back exactly what it hears, to everybody, whatever anybody does to it."""
+"""Lesson 1 sends back exactly what it hears, to every client, whatever other clients do."""
 
 import asyncio
-import json
 import socket
 import sys
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import websockets
 from playwright.sync_api import sync_playwright
 from running_lessons import RunLesson, chromium, free_port
 from websockets.asyncio.client import connect
@@ -50,7 +50,7 @@ def page_address(tmp_path: Path) -> Iterator[str]:
         site.shutdown()
 
 
-def test_the_websockets_client_gets_back_exactly_what_it_sent(
+def test_the_websockets_library_gets_back_exactly_what_it_sent(
     server: RunningLesson, port: int
 ) -> None:
     with connect_now(f"ws://127.0.0.1:{port}", proxy=None) as client:
@@ -85,7 +85,7 @@ def test_aiohttp_gets_back_exactly_what_it_sent(server: RunningLesson, port: int
 
 
 def test_no_compression_is_agreed_on(server: RunningLesson, port: int) -> None:
-    """It costs most of the speed; the client here asks for it."""
+    """It would cost most of the speed. The client here asks for it."""
 
     async def ask() -> int:
         url = f"ws://127.0.0.1:{port}"
@@ -95,18 +95,20 @@ def test_no_compression_is_agreed_on(server: RunningLesson, port: int) -> None:
     assert asyncio.run(ask()) == 0
 
 
+@pytest.mark.parametrize("subprotocols", [[], ["any-protocol", "another"]])
 def test_a_web_page_gets_back_exactly_what_it_sent(
-    server: RunningLesson, port: int, page_address: str
+    subprotocols: list[str], server: RunningLesson, port: int, page_address: str
 ) -> None:
-    conversation = """async ([url, texts, binaries]) => {
-        const socket = new WebSocket(url);
+    """A browser that asks for subprotocols hangs up unless the server picks one of them."""
+    conversation = """async ([url, subprotocols, texts, binaries]) => {
+        const socket = new WebSocket(url, subprotocols);
         socket.binaryType = "arraybuffer";
         const next = (name) => new Promise((resolve, reject) => {
             socket.addEventListener(name, resolve, {once: true});
             socket.addEventListener("error", () => reject("refused"), {once: true});
         });
         await next("open");
-        const heard = {texts: [], binaries: []};
+        const heard = {protocol: socket.protocol, texts: [], binaries: []};
         for (const text of texts) {
             socket.send(text);
             heard.texts.push((await next("message")).data);
@@ -126,9 +128,11 @@ def test_a_web_page_gets_back_exactly_what_it_sent(
         )
         page = browser.new_page()
         page.goto(page_address)
-        heard = page.evaluate(conversation, [f"ws://127.0.0.1:{port}", TEXTS, binaries])
+        url = f"ws://127.0.0.1:{port}"
+        heard = page.evaluate(conversation, [url, subprotocols, TEXTS, binaries])
         browser.close()
-    assert heard == {"texts": TEXTS, "binaries": binaries, "code": 1000}
+    protocol = subprotocols[0] if subprotocols else ""
+    assert heard == {"protocol": protocol, "texts": TEXTS, "binaries": binaries, "code": 1000}
 
 
 def test_two_hundred_clients_at_once_each_get_their_own_words(
@@ -148,22 +152,30 @@ def test_two_hundred_clients_at_once_each_get_their_own_words(
     asyncio.run(all_of_them())
 
 
-def test_rude_clients_disturb_nobody(server: RunningLesson, port: int) -> None:
-    """The server fixture checks besides that none of them leaves a traceback."""
+@pytest.mark.skipif(
+    websockets.__version__ < "17", reason="older libraries print a traceback for each"
+)
+def test_programs_that_do_not_speak_websocket_are_turned_away(
+    server: RunningLesson, port: int
+) -> None:
+    """The server fixture also checks that none of them leaves a traceback."""
+    for nonsense in (b"\x16\x03\x01 not HTTP at all\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b""):
+        stranger = socket.create_connection(("127.0.0.1", port))
+        stranger.sendall(nonsense)
+        stranger.shutdown(socket.SHUT_WR)
+        while stranger.recv(1000):
+            pass  # until the server hangs up
+        stranger.close()
+
+
+def test_rude_clients_do_not_disturb_others(server: RunningLesson, port: int) -> None:
+    """The server fixture also checks that none of them leaves a traceback."""
     with connect_now(f"ws://127.0.0.1:{port}", proxy=None) as neighbour:
         crashed = raw_websocket(port)
         crashed.sendall(frame(1, b"I am about to crash"))
         server.says("I am about to crash")
         vanish(crashed)
         server.says(r"left \(close code 1006\)")
-
-        for nonsense in (b"\x16\x03\x01 not HTTP at all\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b""):
-            stranger = socket.create_connection(("127.0.0.1", port))
-            stranger.sendall(nonsense)
-            stranger.shutdown(socket.SHUT_WR)
-            while stranger.recv(1000):
-                pass  # turned away: the server hangs up
-            stranger.close()
 
         for broken, close_code in ((b"\x83\x80\0\0\0\0", 1002), (frame(1, b"\xff\xfe"), 1007)):
             confused = raw_websocket(port)
@@ -186,15 +198,14 @@ def test_rude_clients_disturb_nobody(server: RunningLesson, port: int) -> None:
     greedy.close()
 
 
-def test_ctrl_c_is_not_held_up_by_a_client_that_does_not_listen(
+def test_ctrl_c_does_not_wait_for_a_client_that_says_no_goodbye(
     server: RunningLesson, port: int
 ) -> None:
-    greedy = raw_websocket(port)
-    flood_until_stuck(greedy)
+    silent = raw_websocket(port)
     pressed = time.monotonic()
     assert server.ctrl_c() == 0
-    assert time.monotonic() - pressed < 5  # two at most; without a limit it is twenty or more
-    greedy.close()
+    assert time.monotonic() - pressed < 5  # it takes two; without the limit it takes ten or more
+    silent.close()
 
 
 def test_ctrl_c_says_goodbye_to_every_client(server: RunningLesson, port: int) -> None:
@@ -206,7 +217,7 @@ def test_ctrl_c_says_goodbye_to_every_client(server: RunningLesson, port: int) -
         assert client.close_code == 1001
 
 
-def test_too_large_a_message_costs_its_sender_the_connection(
+def test_a_message_over_the_limit_closes_only_its_sender_s_connection(
     server: RunningLesson, port: int
 ) -> None:
     with connect_now(f"ws://127.0.0.1:{port}", proxy=None) as client:
@@ -215,11 +226,11 @@ def test_too_large_a_message_costs_its_sender_the_connection(
             client.recv()
         assert client.close_code == 1009
     with connect_now(f"ws://127.0.0.1:{port}", proxy=None) as other:
-        other.send("and I?")
-        assert other.recv() == "and I?"
+        other.send("still here?")
+        assert other.recv() == "still here?"
 
 
-def test_it_prints_who_came_what_was_said_and_who_left(server: RunningLesson, port: int) -> None:
+def test_it_prints_who_came_what_they_said_and_who_left(server: RunningLesson, port: int) -> None:
     with connect_now(f"ws://127.0.0.1:{port}", proxy=None) as client:
         name = f"127.0.0.1:{client.local_address[1]}"
         messages: list[str | bytes] = ["hello", b"12345", "y" * 5000, "\x1b[2J"]
@@ -228,13 +239,13 @@ def test_it_prints_who_came_what_was_said_and_who_left(server: RunningLesson, po
             client.recv()
     server.says(rf"{name} left \(close code 1000\)")
     said = [line for line in server.printed().splitlines() if line.startswith(name)]
-    assert said[:3] == [f"{name} came", f"{name} said 'hello'", f"{name} said 5 bytes"]
+    assert said[:3] == [f"{name} connected", f"{name} said 'hello'", f"{name} said 5 bytes"]
     assert len(said[3]) < 100  # shortened
-    assert said[4] == f"{name} said '\\x1b[2J'"  # and unable to clear the screen
+    assert said[4] == f"{name} said '\\x1b[2J'"  # and it can't clear the screen
 
 
-def test_what_it_prints_appears_at_once_in_a_pipe_too(tmp_path: Path, port: int) -> None:
-    """Some terminals, Git Bash on Windows for one, are pipes to Python."""
+def test_what_it_prints_appears_at_once_even_in_a_pipe(tmp_path: Path, port: int) -> None:
+    """To Python some terminals are pipes, for example Git Bash on Windows."""
     with (
         lesson_server(tmp_path, LESSON, port, {"PYTHONUNBUFFERED": ""}) as server,
         connect_now(f"ws://127.0.0.1:{port}", proxy=None) as client,
@@ -243,30 +254,21 @@ def test_what_it_prints_appears_at_once_in_a_pipe_too(tmp_path: Path, port: int)
         server.says("said 'hello'")
 
 
-def test_a_taken_port_is_named_with_the_way_to_another(
+def test_a_port_in_use_gets_a_sentence_and_the_command_for_another_one(
     server: RunningLesson, port: int, run_lesson: RunLesson
 ) -> None:
     second = run_lesson(LESSON, env={"PORT": str(port)})
     assert second.returncode == 1
-    assert f"127.0.0.1:{port}" in second.stderr
+    assert f"Cannot listen on 127.0.0.1:{port} (port already in use)." in second.stderr
     assert f"PORT=8766 python {LESSON}" in second.stderr
     assert "Traceback" not in second.stderr
 
 
-@pytest.mark.parametrize("wrong", [{"PORT": "eight"}, {"PORT": "99999"}, {"HOST": "192.0.2.77"}])
-def test_a_wrong_setting_gets_a_sentence(wrong: dict[str, str], run_lesson: RunLesson) -> None:
-    result = run_lesson(LESSON, env={"PORT": str(free_port())} | wrong)
+def test_an_address_of_another_computer_gets_a_sentence(run_lesson: RunLesson) -> None:
+    result = run_lesson(LESSON, env={"PORT": str(free_port()), "HOST": "192.0.2.77"})
     assert result.returncode == 1
-    assert next(iter(wrong.values())) in result.stderr
+    assert "Cannot listen on 192.0.2.77:" in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def test_an_address_of_ipv6_is_printed_as_it_is_dialled(tmp_path: Path) -> None:
-    with lesson_server(tmp_path, LESSON, free_port(), {"HOST": "::1"}) as server:
-        url = server.says(r"Listening at (ws://\[::1\]:\d+) ")[1]
-        with connect_now(url, proxy=None) as client:
-            client.send("hello")
-            assert client.recv() == "hello"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux answers at all of 127.0.0.0/8")
@@ -277,10 +279,7 @@ def test_only_host_0000_opens_it_to_other_addresses_and_then_it_warns(tmp_path: 
     assert "Warning" not in closed.printed()
 
     with lesson_server(tmp_path, LESSON, port, {"HOST": "0.0.0.0"}) as opened:
-        opened.says("Warning: everybody in your network can connect")
-        given = opened.says(r"Give classmates this address: ws://(\S+):(\d+)")
-        assert given[2] == str(port)
-        assert given[1] == "ADDRESS-OF-THIS-COMPUTER" or not given[1].startswith(("127.", "0."))
+        opened.says("Warning: everyone on your network can connect")
         with connect_now(f"ws://127.0.0.2:{port}", proxy=None) as classmate:
-            classmate.send(json.dumps({"from": "next door"}))
-            assert json.loads(classmate.recv()) == {"from": "next door"}
+            classmate.send("from next door")
+            assert classmate.recv() == "from next door"

@@ -1,4 +1,4 @@
-"""Lesson 2 pings every client on time, tells the true round trip and notices who has gone."""
+"""Lesson 2 pings every client on time, reports the true round trip and notices who is gone."""
 
 import asyncio
 import contextlib
@@ -18,6 +18,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as connect_now
+from websockets.typing import Subprotocol
 from wires import (
     PATIENCE,
     RunningLesson,
@@ -54,7 +55,7 @@ def lesson() -> ModuleType:
 
 
 def pings(client: ClientConnection, count: int) -> list[dict[str, float]]:
-    """Return the next so many messages, all of them pings."""
+    """Return the next messages, which must all be pings."""
     received = [json.loads(client.recv(PATIENCE)) for _ in range(count)]
     assert all(message["type"] == "ping" for message in received)
     return received
@@ -101,7 +102,7 @@ def test_it_still_echoes_exactly(server: RunningLesson, port: int) -> None:
             assert heard == message
 
 
-def test_a_peer_that_stops_answering_is_dropped_within_the_keep_alive_time(
+def test_a_client_that_no_longer_answers_is_dropped_in_time(
     server: RunningLesson, port: int
 ) -> None:
     with connect_now(f"ws://127.0.0.1:{port}", proxy=None) as neighbour:
@@ -112,11 +113,11 @@ def test_a_peer_that_stops_answering_is_dropped_within_the_keep_alive_time(
         server.says(f"{name} left")
         assert PONG_SECONDS * 0.9 < time.monotonic() - started < PONG_SECONDS + PING_SECONDS + 1
         while silent.recv(1000):
-            pass  # what was under way; then the line is dead
+            pass  # what was on its way; then the server has hung up
         assert pings(neighbour, 3)
 
 
-def test_a_peer_that_does_not_read_is_dropped_too(server: RunningLesson, port: int) -> None:
+def test_a_client_that_no_longer_reads_is_dropped_too(server: RunningLesson, port: int) -> None:
     greedy = raw_websocket(port)
     name = "{}:{}".format(*greedy.getsockname())
     with contextlib.suppress(OSError):  # dropped even while it floods
@@ -126,11 +127,11 @@ def test_a_peer_that_does_not_read_is_dropped_too(server: RunningLesson, port: i
     greedy.close()
 
 
-def test_after_its_client_has_left_no_task_is_left_over(
+def test_no_task_is_left_over_when_a_client_leaves(
     lesson: ModuleType, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def come_and_go() -> set[str]:
-        server = await serve(lesson.echo, "127.0.0.1", 0)
+        server = await serve(lesson.talk, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         before = asyncio.all_tasks()
         for _ in range(5):
@@ -146,7 +147,7 @@ def test_after_its_client_has_left_no_task_is_left_over(
         return {repr(task) for task in left_over}
 
     assert asyncio.run(come_and_go()) == set()
-    gc.collect()  # a task whose exception nobody fetched complains when it is collected
+    gc.collect()  # a task with an exception that nobody saw complains when it is collected
     assert not caplog.records
 
 
@@ -159,17 +160,25 @@ def test_it_shows_frame_and_message_side_by_side(server: RunningLesson, port: in
     server.says(rf"{name} left \(close code 1000\)")
 
 
-def test_a_taken_port_is_named_with_the_way_to_another(
+def test_a_port_in_use_gets_a_sentence_and_the_command_for_another_one(
     server: RunningLesson, port: int, run_lesson: RunLesson
 ) -> None:
     second = run_lesson(LESSON, env={"PORT": str(port)})
     assert second.returncode == 1
-    assert f"127.0.0.1:{port}" in second.stderr
+    assert f"Cannot listen on 127.0.0.1:{port} (port already in use)." in second.stderr
     assert f"PORT=8766 python {LESSON}" in second.stderr
     assert "Traceback" not in second.stderr
 
 
-def test_host_0000_prints_the_address_for_classmates_and_warns(tmp_path: Path, port: int) -> None:
+def test_host_0000_warns(tmp_path: Path, port: int) -> None:
     with lesson_server(tmp_path, LESSON, port, {"HOST": "0.0.0.0"}) as opened:
-        opened.says(rf"Give classmates this address: ws://\S+:{port}")
-        opened.says("Warning: everybody in your network can connect")
+        opened.says("Warning: everyone on your network can connect")
+
+
+def test_a_client_that_asks_for_a_subprotocol_may_connect(server: RunningLesson, port: int) -> None:
+    """A browser hangs up unless the server picks one of those that it asks for."""
+    url = f"ws://127.0.0.1:{port}"
+    protocols = [Subprotocol("any-protocol"), Subprotocol("another")]
+    with connect_now(url, subprotocols=protocols, proxy=None) as client:
+        assert client.subprotocol == "any-protocol"
+        assert pings(client, 1)

@@ -71,7 +71,7 @@ def lesson_server(
     log = folder / f"{Path(name).stem}-{len(list(folder.iterdir()))}.log"
     server = RunningLesson(log, name, {"PORT": str(port)} | (env or {}))
     try:
-        server.says(rf"Listening at ws://\S+:{port} ")
+        server.says(rf"Listening on ws://\S+:{port} ")
         yield server
         if server.process.poll() is None:
             assert server.ctrl_c() == 0
