@@ -98,7 +98,8 @@ def open_lesson() -> Iterator[OpenLesson]:
             STRICT_PYTHON[0],
             [*STRICT_PYTHON[1:], name, *arguments],
             cwd=str(cwd),
-            env=lesson_environment({"TERM": "xterm"} | (env or {})),
+            # Nobody here would answer when prompt_toolkit (CPR) asks where the cursor is.
+            env=lesson_environment({"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"} | (env or {})),
             dimensions=(30, columns),
             encoding="utf-8",
             codec_errors="replace",
