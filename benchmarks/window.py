@@ -23,7 +23,7 @@ def measure(report: Report) -> None:
             for run in range(RUNS):
                 log = folder / f"frames-{run}.log"
                 window = Window(screen, ROOT / "pygame_websocket.py", log, env)
-                window.reads("connected")
+                window.reads("Connected")
                 begin = time.monotonic()
                 for row in range(6):
                     window.mouse(*[(x, y + 40 * row) for x, y in STROKE])

@@ -113,7 +113,9 @@ class Window:
         self.screen.xdotool("mousemove", x + 900, y + 560)  # out of the way
 
     def key(self, name: str) -> None:
-        self.screen.xdotool("key", "--window", self.id, name)
+        # Not with --window: if the key closes the window at once, it would stay pressed for ever.
+        self.screen.xdotool("windowfocus", "--sync", self.id)
+        self.screen.xdotool("key", name)
 
     def close(self) -> None:
         """Do what a desktop does when someone clicks the window's close button."""
