@@ -115,7 +115,7 @@ def test_the_echo_servers_say_goodbye_and_leave_their_port(
 
     servers = as_many(start)
     for server in servers:
-        server.expect("Listening at")
+        server.expect("Listening on")
     with ThreadPoolExecutor(len(ports)) as threads:
         codes = [threads.submit(chat, port) for port in ports]
         endings = stop_all(servers, name, 1)
@@ -150,7 +150,7 @@ def test_the_window_closes(open_lesson: OpenLesson, tmp_path: Path) -> None:
     with lesson_server(tmp_path, PING, port) as server:
         env = {"WEBSOCKET_URL": f"ws://127.0.0.1:{port}", "SDL_VIDEODRIVER": "dummy"}
         windows = as_many(lambda: open_lesson("pygame_websocket.py", env=env))
-        server.says(rf"(?s)(?: came\n.*?){{{len(windows)}}}")  # it prints no first line of its own
+        server.says(rf"(?s)(?: connected\n.*?){{{len(windows)}}}")  # a window itself prints nothing
         endings = stop_all(windows, "window", 1)
         server.says(rf"(?s)(?: left .*?){{{len(windows)}}}")
     for ending in endings:

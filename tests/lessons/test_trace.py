@@ -1,8 +1,10 @@
-"""TRACE=1 shows what travels, in each lesson that has a WebSocket, and never shows a key."""
+"""TRACE=1 shows what travels, in each lesson that has a WebSocket.
+
+Lessons 1 to 4 have no keys and show everything. The others never show a key.
+"""
 
 import ast
 import re
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +71,7 @@ def test_every_docstring_says_it_in_the_same_words(lesson: str) -> None:
 def test_a_server_shows_handshake_message_ping_and_close(lesson: str, tmp_path: Path) -> None:
     port = free_port()
     with lesson_server(tmp_path, lesson, port, {"TRACE": "1"}) as server:
-        url = f"ws://127.0.0.1:{port}/a/b?{QUERY}"
-        with connect_sync(url, additional_headers=WITH_KEYS, user_agent_header=SECRET) as client:
+        with connect_sync(f"ws://127.0.0.1:{port}/a/b") as client:
             client.ping(b"are you there").wait(20)
             for message in ("grüß dich", b"\x00\xff"):
                 client.send(message)
@@ -80,7 +81,7 @@ def test_a_server_shows_handshake_message_ping_and_close(lesson: str, tmp_path: 
         server.says("left")
     assert_shows(
         server.printed(),
-        *handshake(r"/a/b\?\.\.\.", SERVER_SENDS),
+        *handshake("/a/b", SERVER_SENDS),
         r"< PING 'are you there' \[text, 13 bytes\]",
         r"> PONG 'are you there' \[text, 13 bytes\]",
         r"< TEXT 'grüß dich' \[11 bytes\]",
@@ -93,22 +94,11 @@ def test_a_server_shows_handshake_message_ping_and_close(lesson: str, tmp_path: 
     assert bool(re.search(own_ping, server.printed())) == (lesson == PING)
 
 
-def test_a_stranger_cannot_command_the_terminal_that_traces(tmp_path: Path) -> None:
-    port = free_port()
-    with lesson_server(tmp_path, ECHO, port, {"TRACE": "1"}) as server:
-        with socket.create_connection(("127.0.0.1", port)) as wire:
-            wire.sendall(b"GET /\x1b[2J HTTP/1.1\r\nUpgrade: \x9b2J\r\n\r\n")
-            assert wire.recv(1000)
-        server.says("= connection is CLOSED|> EOF|HTTP/1.1 4")
-    assert "\x1b" not in server.printed() and "\x9b" not in server.printed()
-
-
 def test_the_client_shows_both_directions(run_lesson: RunLesson, tmp_path: Path) -> None:
     port = free_port()
     with lesson_server(tmp_path, PING, port):
-        url = f"ws://somebody:{SECRET}@127.0.0.1:{port}/"
+        url = f"ws://127.0.0.1:{port}"
         shown = run_lesson(CLIENT, url, env={"TRACE": "1"}, input="hello\n").stdout
-    shown = shown.replace(url, "URL")  # which the lesson repeats as it was typed
     assert_shows(
         shown,
         *handshake("/", CLIENT_SENDS),
@@ -123,7 +113,7 @@ def test_the_client_shows_both_directions(run_lesson: RunLesson, tmp_path: Path)
 def test_the_window_shows_its_wire_in_the_terminal(tmp_path: Path) -> None:
     port = free_port()
     env = {"TRACE": "1", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
-    env |= {"WEBSOCKET_URL": f"ws://somebody:{SECRET}@127.0.0.1:{port}/?{QUERY}"}
+    env |= {"WEBSOCKET_URL": f"ws://127.0.0.1:{port}"}
     with lesson_server(tmp_path, PING, port) as server:
         window = RunningLesson(tmp_path / "window.log", PYGAME, env)
         try:
@@ -135,7 +125,7 @@ def test_the_window_shows_its_wire_in_the_terminal(tmp_path: Path) -> None:
             window.kill()
     assert_shows(
         window.printed(),
-        *handshake(r"/\?\.\.\.", CLIENT_SENDS),
+        *handshake("/", CLIENT_SENDS),
         r"< TEXT '{\"type\": \"ping\", \"number\": 1, .+}' \[\d+ bytes\]",
         r"> PING .+ \[\w+, 4 bytes\]",
         r"< PONG .+ \[\w+, 4 bytes\]",

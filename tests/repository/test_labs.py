@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeAlias
 
 import pexpect
 import pytest
@@ -32,6 +33,7 @@ WINDOW = "pygame_websocket.py"
 RECORDING, LIVE = "simple_transcription_test.py", "simple_audio_transcription.py"
 WAITS = 1.5  # seconds; so long nothing happens where something usually takes a millisecond
 Change = tuple[str, str, str]  # lesson, old line, new line
+Terminal: TypeAlias = "pexpect.spawn[str]"
 
 
 def changes(lab: int) -> list[Change]:
@@ -162,20 +164,25 @@ def test_lab_4_a_task_that_nobody_ends_swallows_a_line(
         port = free_port()
         client = open_lesson(str(script), f"ws://127.0.0.1:{port}")
         output = ""
-        for words in (["one"], ["three"]):
-            with lesson_server(tmp_path, ECHO, port) as server:
-                client.expect("Connected")
-                output += printed(client)
-                if words == ["three"]:
-                    server.says("came")
-                for word in words:
-                    client.sendline(word)
-                    client.expect(f"<<< {word}")
-                    output += printed(client) + str(client.after)
-            if words == ["one"]:
-                client.expect("Connection ended")
-                client.sendline("two")
-                client.expect("two")
+
+        def sees(text: str, client: Terminal = client) -> str:
+            client.expect(text)
+            return printed(client) + str(client.after)
+
+        with lesson_server(tmp_path, ECHO, port):
+            output += sees("Connected")
+            client.sendline("one")
+            output += sees("<<< one")
+        output += sees("The connection ended")
+        client.sendline("two")
+        output += sees("two")
+        if heading == "After":
+            output += sees("Press ENTER to continue...")
+            client.sendline("")
+        with lesson_server(tmp_path, ECHO, port):
+            output += sees("Connected")
+            client.sendline("three")
+            output += sees("<<< three")
         assert agrees(output, *quoted(4, heading)), output
         assert ("<<< two" in output) == (heading == "Before")
         client.close(force=True)
@@ -209,7 +216,7 @@ def test_lab_5_a_window_that_waits_has_no_network(tmp_path: Path) -> None:
     stroke = [(100 + 20 * step, 300) for step in range(25)]
 
     def usual_round_trip(window: Window) -> float:
-        window.reads("connected")
+        window.reads("Connected")
         for _ in range(3):
             window.mouse(*stroke)
         wait_until(lambda: round_trip(window) > 0 and not waiting(window), "all strokes")
@@ -222,7 +229,7 @@ def test_lab_5_a_window_that_waits_has_no_network(tmp_path: Path) -> None:
     ):
         with opened(screen, ROOT / WINDOW, tmp_path / "right.log", port) as window:
             right = usual_round_trip(window)
-        clients = server.printed().count("came")
+        clients = server.printed().count(" connected")
         script = changed(tmp_path / "deaf", only_tick)
         with opened(screen, script, tmp_path / "deaf.log", port) as window:
             window.mouse(*stroke)
@@ -230,7 +237,9 @@ def test_lab_5_a_window_that_waits_has_no_network(tmp_path: Path) -> None:
             before = len(window.frames())
             wait_until(lambda: len(window.frames()) > before + 60, "60 frames more")
             assert agrees(window.text(), *quoted(5, "After")), window.text()
-            assert waiting(window) > 0 and server.printed().count("came") == clients
+            window.key("Escape")
+            window.ended_well()
+            assert waiting(window) > 0 and server.printed().count(" connected") == clients
         script = changed(tmp_path / "late", tick_and_sleep)
         with opened(screen, script, tmp_path / "late.log", port) as window:
             late = usual_round_trip(window)
