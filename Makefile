@@ -64,6 +64,8 @@ bench: .venv/bench  ## measure everything; ONLY="echo one" measures only that
 	$(BIN)/pip install -q --disable-pip-version-check -r tests/requirements.txt
 	$(PYTHON) -m venv .venv-openai
 	.venv-openai/bin/pip install -q --disable-pip-version-check "openai[realtime]"
+	$(PYTHON) -m venv .venv-fastapi
+	.venv-fastapi/bin/pip install -q --disable-pip-version-check fastapi-cli
 	@touch $@
 
 .venv-lowest/tests: .venv/tests requirements.txt tests/requirements.txt

@@ -139,15 +139,15 @@ def test_the_window_opens_everywhere(everywhere: Everywhere, tmp_path: Path) -> 
 def test_the_service_works_everywhere(everywhere: Everywhere) -> None:
     env = {"WHISPER_MODEL": MICRO_WHISPER}
     for service in everywhere("fastapi_example.py", env=env, port="PORT"):
-        service.says("Listening on")
+        service.says("Uvicorn running on")
         url = f"http://127.0.0.1:{service.settings['PORT']}"
-        until(lambda url=url: answers(f"{url}/health"))  # type: ignore[misc]
+        until(lambda url=url: answers(f"{url}/v1/models"))  # type: ignore[misc]
         recording = next(service.folder.glob("*.wav"))
         with recording.open("rb") as file:
             form = {"file": (recording.name, file)}
             answer = requests.post(f"{url}/v1/audio/transcriptions", files=form, timeout=60)
         assert answer.json()["text"] == "hello world"
-        service.ends_well("Engine")
+        service.ends_well("Speech model")
 
 
 def answers(url: str) -> bool:

@@ -19,9 +19,9 @@ from wires import RunningLesson, lesson_server, wait_until
 
 ECHO, PING = "websocket_server_echo.py", "websocket_server_echo_ping.py"
 CLIENT, PYGAME = "websocket_client_example.py", "pygame_websocket.py"
-SERVICE, LIVE = "fastapi_example.py", "simple_audio_transcription.py"
+LIVE = "simple_audio_transcription.py"
 BROWSER = "speech_to_text_webrtc.py"
-LESSONS = [ECHO, PING, CLIENT, PYGAME, SERVICE, LIVE, BROWSER]
+LESSONS = [ECHO, PING, CLIENT, PYGAME, LIVE, BROWSER]
 SECRET = "correct-horse-battery-staple"
 WITH_KEYS = {  # every place of a handshake in which people put keys
     "Authorization": f"Bearer {SECRET}",
