@@ -338,6 +338,13 @@ class TestLiveSpeech:
         error = caller.error()
         assert error["param"] == param and error["message"].startswith(f"{param}: ")
 
+    def test_what_is_cleared_is_forgotten(self, caller: Caller) -> None:
+        caller.say(spoken("hello world", 24_000))
+        caller.send("input_audio_buffer.clear")
+        caller.event("input_audio_buffer.cleared")
+        caller.say(talk(["goodbye"]))
+        assert caller.texts(1) == ["goodbye"]
+
     def test_nonsense_gets_an_error_each_and_spoils_nothing(self, caller: Caller) -> None:
         commit = "input_audio_buffer.commit"
         expected = {
