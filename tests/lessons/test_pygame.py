@@ -168,7 +168,7 @@ def is_faint(window: Window, *points: tuple[int, int]) -> bool:
     """Say whether a color that is not bright is at every one of these points."""
     picture = window.photograph().convert("HSV")
     pixels = [picture.getpixel(point) for point in points]
-    return all(isinstance(pixel, tuple) and 60 < pixel[2] < 120 for pixel in pixels)
+    return all(isinstance(pixel, tuple) and 60 < pixel[2] < 150 for pixel in pixels)
 
 
 def test_strokes_are_faint_while_there_is_no_server_and_solid_later(
