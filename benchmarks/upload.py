@@ -10,11 +10,11 @@ from live import running_service
 from running_lessons import ROOT
 from running_service import MICRO_WHISPER
 from speakers import PHRASES
-from speech import spoken
+from speech import HELLO, spoken
 from table import Report
 
 RUNS = 5
-SAMPLE = ROOT / "samples/speech.wav"
+SAMPLE = ROOT / HELLO
 
 
 def as_wav(pcm: bytes) -> bytes:

@@ -19,6 +19,7 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from awkward import TRANSCRIPTION, Behaviour, Caller, awkward
 from running_lessons import ROOT, OpenLesson, RunLesson, lesson_environment
 from running_service import Service
+from speech import HELLO as SAMPLE
 from speech import PHRASES, Audio, converted, silence, write_wav
 from websockets.asyncio.client import ClientConnection
 
@@ -26,7 +27,6 @@ import simple_audio_transcription as lesson_7
 import speech_to_text_webrtc as lesson_8
 
 LESSON = "simple_audio_transcription.py"
-SAMPLE = "samples/speech.wav"
 SECOND = 2 * 24_000 * 4 // 3  # of audio, in characters of base64
 
 

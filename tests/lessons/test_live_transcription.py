@@ -12,10 +12,10 @@ from microphone import Microphone
 from referee import KEY, referee
 from running_lessons import ROOT, OpenLesson, RunLesson, found, printed
 from running_service import Service, StartService, until
+from speech import HELLO as SAMPLE
 from speech import PHRASES, Audio, lines, silence, similarity, spoken, write_wav
 
 LESSON = "simple_audio_transcription.py"
-SAMPLE = "samples/speech.wav"
 WORDS = " ".join(PHRASES).split()
 SUMMARY = f"5 phrases, {len(WORDS)} words, 0:11 of audio."
 

@@ -26,7 +26,7 @@ import pytest
 from microphone import Microphone
 from running_lessons import ROOT, OpenLesson, free_port
 from running_service import TRANSCRIPTION, Service, StartService, client
-from speech import PHRASES, lines, silence, spoken
+from speech import HELLO, PHRASES, lines, silence, spoken
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from wires import lesson_server
@@ -223,7 +223,7 @@ def test_the_single_recording_lets_go_of_the_microphone(
     service: Service, microphone: Microphone, open_lesson: OpenLesson
 ) -> None:
     env = microphone.environment | {"SERVICE_URL": service.http_url}
-    speaking = microphone.say(ROOT / "samples/speech.wav")
+    speaking = microphone.say(ROOT / HELLO)
     lessons = as_many(
         lambda: open_lesson("simple_transcription_test.py", "--seconds", "2", env=env)
     )
@@ -252,7 +252,7 @@ def test_the_live_transcription_writes_the_last_words_and_lets_go_of_the_microph
     for lesson in lessons:
         lesson.expect("Speak!")
     assert len(recordings(microphone)) == len(lessons)
-    speaking = microphone.say(ROOT / "samples/speech.wav")
+    speaking = microphone.say(ROOT / HELLO)
     for ending in stop_all(lessons, "live", 10):
         assert ending.status == 0, ending
         said = lines(ending.output)

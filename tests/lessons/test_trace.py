@@ -12,7 +12,7 @@ import pytest
 from browser import StartApp, Visit
 from running_lessons import ROOT, RunLesson, free_port
 from running_service import StartService, until
-from speech import PHRASES, silence, spoken, write_wav
+from speech import HELLO, PHRASES, silence, spoken, write_wav
 from websockets.asyncio.client import connect
 from websockets.sync.client import connect as connect_sync
 from wires import RunningLesson, lesson_server, wait_until
@@ -153,7 +153,7 @@ def test_the_service_and_the_live_lesson_show_two_sides_of_one_wire(
     service = start_service(TRACE="1", API_KEY=SECRET)
     address = f"ws://127.0.0.1:{service.port}/v1/realtime?{QUERY}"
     env = {"TRACE": "1", "WEBSOCKET_URL": address, "API_KEY": SECRET}
-    ended = run_lesson(LIVE, "--file", "samples/speech.wav", env=env)
+    ended = run_lesson(LIVE, "--file", HELLO, env=env)
     assert (ended.stderr, ended.returncode) == ("", 0)
     until(lambda: " > CLOSE 1000" in service.output)
     for output, sender in ((ended.stdout, CLIENT_SENDS), (service.output, SERVER_SENDS)):

@@ -12,7 +12,17 @@ import numpy as np
 from running_lessons import ROOT, need
 from scipy.signal import correlate, resample_poly
 
-PHRASES = (ROOT / "samples/speech.txt").read_text().split("\n")[:-1]
+HELLO = "tests/rig/hello.wav"  # the phrases below, in words that the micro Whisper knows
+PHRASES = [
+    "hello world",
+    "set a timer for three minutes",
+    "what time is it",
+    "go forward ten meters",
+    "goodbye",
+]
+SPEECH = "samples/speech.wav"  # a natural voice, for engines that know more words
+SPEECH_TEXT = (ROOT / "samples/speech.txt").read_text(encoding="utf-8")
+NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 LONG_PHRASES = [  # of more than three seconds, made of the micro Whisper's 48 words
     "set a timer for five minutes turn on the red light thank you",
     "what time is it set a timer for nine minutes goodbye",
@@ -72,6 +82,12 @@ def converted(container: str, codec: str, rate: int, *words: str, layout: str = 
             output.mux(stream.encode(part))
         output.mux(stream.encode(None))
     return file.getvalue()
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text without case and punctuation, and with numbers written out."""
+    found = re.findall(r"[a-z0-9']+", text.lower())
+    return [NUMBERS[int(word)] if word.isdigit() and int(word) <= 10 else word for word in found]
 
 
 def lines(output: str) -> list[str]:

@@ -15,10 +15,10 @@ from containers import Compose, docker, need_engine
 from faster_whisper import available_models
 from running_lessons import ROOT, OpenLesson, RunLesson
 from running_service import TRANSCRIPTION, client, until
+from speech import HELLO as SAMPLE
 from speech import PHRASES, Audio, silence, spoken, write_wav
 
 LESSON_6, LESSON_7 = "simple_transcription_test.py", "simple_audio_transcription.py"
-SAMPLE = "samples/speech.wav"
 
 # The messages that docs/docker.md explains. Each one is provoked below.
 NO_ENGINE = "Cannot connect to the Docker daemon"

@@ -24,7 +24,7 @@ from running_lessons import ROOT
 from running_service import TRANSCRIPTION, Event, Service, until
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
-from speech import PHRASES, Audio, converted, silence, spoken
+from speech import HELLO, PHRASES, Audio, converted, silence, spoken
 from websockets.sync.client import connect
 
 IS_LONG = bool(os.environ.get("SOAK"))
@@ -291,7 +291,7 @@ def test_a_file_may_be_spoiled_in_any_way(service: Service) -> None:
     formats = [("wav", "pcm_s16le"), ("flac", "flac"), ("mp3", "libmp3lame"), ("ogg", "libopus")]
     formats += [("webm", "libopus"), ("mp4", "aac"), ("adts", "aac"), ("avi", "pcm_s16le")]
     recordings = [converted(container, codec, 48_000) for container, codec in formats]
-    recordings.append((ROOT / "samples/speech.wav").read_bytes())
+    recordings.append((ROOT / HELLO).read_bytes())
     url = f"{service.http_url}/v1/audio/transcriptions"
 
     def send(data: bytes) -> int:

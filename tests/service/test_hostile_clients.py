@@ -33,7 +33,7 @@ from running_service import (
     closing,
     until,
 )
-from speech import PHRASES, silence, spoken, write_wav
+from speech import HELLO, PHRASES, silence, spoken, write_wav
 
 IS_LONG = bool(os.environ.get("SOAK"))
 MIB = 2**20
@@ -340,7 +340,7 @@ def test_a_content_length_that_promises_too_much_is_refused_at_once(service: Ser
 
 
 def test_a_file_in_chunks_without_a_length_is_heard(service: Service) -> None:
-    sample = (ROOT / "samples/speech.wav").read_bytes()
+    sample = (ROOT / HELLO).read_bytes()
     parts = [FILE, *(sample[n : n + 1000] for n in range(0, len(sample), 1000)), b"\r\n--x--\r\n"]
     body = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in [*parts, b""])
     status, answer = post(service.port, MULTIPART + b"Transfer-Encoding: chunked\r\n", body)
@@ -479,7 +479,7 @@ def test_a_file_that_only_names_others_makes_the_service_fetch_nothing(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        sample = ROOT / "samples/speech.wav"
+        sample = ROOT / HELLO
         text = LISTS[kind].format(sample=sample, port=port, url=f"http://127.0.0.1:{port}/a.wav")
         url = f"{service.http_url}/v1/audio/transcriptions"
         begin = time.monotonic()

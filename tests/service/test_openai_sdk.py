@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from running_lessons import ROOT
 from running_service import TRANSCRIPTION, Service
-from speech import PHRASES
+from speech import HELLO, PHRASES
 
-SAMPLE = ROOT / "samples/speech.wav"
+SAMPLE = ROOT / HELLO
 WORDS = " ".join(PHRASES)
 
 

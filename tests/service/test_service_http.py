@@ -11,9 +11,9 @@ import pytest
 import requests
 from running_lessons import ROOT
 from running_service import Service
-from speech import PHRASES, Audio, converted, silence, spoken
+from speech import HELLO, PHRASES, Audio, converted, silence, spoken
 
-SAMPLE = ROOT / "samples/speech.wav"
+SAMPLE = ROOT / HELLO
 WORDS = " ".join(PHRASES)
 
 
