@@ -5,313 +5,250 @@
 #     "numpy>=2,<3",
 #     "pyaudio>=0.2.14",
 #     "requests>=2.33,<3",
+#     "rich>=14,<16",
 # ]
 # ///
 """Lesson 6: one recording, one transcript, and a check of every step on the way
 
 What you learn
-    What a microphone delivers (PCM16: thousands of numbers a second), how a recording
-    is sent to a service over HTTP, and where to look when one of the steps fails.
+    What a microphone delivers (PCM16: thousands of numbers a second), how a recording gets
+    to a service over HTTP, and where to look when one of the steps fails.
 Before you start
-    A service in a first terminal: docker compose up faster-whisper
+    In a first terminal: docker compose up faster-whisper    or: python fastapi_example.py
     Once: python -m pip install -r requirements.txt (README.md: what PyAudio needs first)
 Run it
-    In a second terminal:   python simple_transcription_test.py
-    Without a microphone:   python simple_transcription_test.py --file samples/speech.wav
-    With lesson 5:          SERVICE_URL=http://127.0.0.1:8000 python simple_transcription_test.py
-    With OpenAI:            the same with https://api.openai.com, and your key in OPENAI_API_KEY
+    In a second terminal:  python simple_transcription_test.py
+    Without a microphone:  python simple_transcription_test.py --file samples/speech.wav
+    With OpenAI:           set SERVICE_URL and OPENAI_API_KEY, as README.md shows
 You should see
-    ✓ service      http://127.0.0.1:10300 answers (0.01 s)
+    ✓ service      http://127.0.0.1:8000 answers
     ✓ microphone   Built-in Microphone, 48000 Hz
-    ✓ recording    5.0 s, loudest moment 42 %
-    ✓ transcript   (0.35 s)
+    ✓ recording    5 s, loudest moment 42%
+    ✓ transcript   0.35 s
 
-    hello world
+    Every drawing starts with a line.
 Try next
-    Set RESPONSE_FORMAT to "srt" and run it on samples/speech.wav: you get subtitles.
+    Let the words walk down the screen. In run(), replace print(text) with these two lines:
+
+        for number, word in enumerate(text.split()):
+            print("  " * number + word)
 """
 
 import argparse
 import io
 import os
-import shlex
 import sys
 import time
 import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import NoReturn
 
 import numpy as np
 import requests
+from rich.progress import Progress
+from rich.status import Status
 
-SERVICE_URL = (os.environ.get("SERVICE_URL") or "http://127.0.0.1:10300").rstrip("/")
-IS_OPENAI = f"{SERVICE_URL}/".startswith("https://api.openai.com/")  # its key is for nobody else
-API_KEY = os.environ.get("OPENAI_API_KEY" if IS_OPENAI else "API_KEY", "").strip()
-MODEL = os.environ.get("TRANSCRIPTION_MODEL", "gpt-transcribe")  # at home there is only one
-LANGUAGE = os.environ.get("TRANSCRIPTION_LANGUAGE", "en")  # empty: the service finds out
-RESPONSE_FORMAT = "json"  # or text, srt, vtt, verbose_json
+# The first one that answers is used: the service in Docker, or lesson 5.
+LOCAL = [f"http://127.0.0.1:{port}" for port in (10300, 8000)]
+URLS = [os.environ["SERVICE_URL"].rstrip("/")] if os.environ.get("SERVICE_URL") else LOCAL
+KEY_NAME = "OPENAI_API_KEY" if f"{URLS[0]}/".startswith("https://api.openai.com/") else "API_KEY"
+KEY = "".join(os.environ.get(KEY_NAME, "").split())  # without the line end of a copied key
+HEADERS = {"Authorization": f"Bearer {KEY}".encode()} if KEY else {}
+MODEL = os.environ.get("TRANSCRIPTION_MODEL", "gpt-transcribe")  # local services have only one
+LANGUAGE = os.environ.get("TRANSCRIPTION_LANGUAGE", "")  # such as "en"; empty: the service decides
+RESPONSE_FORMAT = "json"  # or text or verbose_json; srt and vtt are subtitles
 
-CHUNK_MS = 50  # so often the progress bar moves
-QUIET = 2  # per cent of full scale; below it nobody spoke into this microphone
-TIMEOUT_S = 120  # for the transcript: a large model on a small computer takes its time
+CHUNK_MS = 50  # sound is read in pieces this long; the progress bar moves after each
+QUIET = 0.02  # of full scale; anything softer is not a voice
+PATIENCE_S = 120  # how long to wait for the text: a large model takes its time
 
-LOCAL_SERVICES = {  # port: what starts it
-    10300: "docker compose up faster-whisper",
-    8000: "python fastapi_example.py",
+# A proxy leads to the internet. This computer and those in the same network are reached directly.
+NEARBY = "localhost,.local,127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"
+os.environ["no_proxy"] = f"{NEARBY},{os.environ.get('no_proxy', os.environ.get('NO_PROXY', ''))}"
+
+MICROPHONE_HELP = """Is it plugged in? Is it muted? May your terminal use it? (macOS: System
+  Settings > Privacy & Security > Microphone. Windows: Settings > Privacy & security >
+  Microphone. Linux: pavucontrol.) --list-devices shows all microphones, --device NUMBER
+  uses another one, and --file samples/speech.wav needs none."""
+REMEDIES = {  # for the first kind of error that matches
+    ImportError: "Set-up in README.md shows how to install PyAudio. Until then, use --file NAME.",
+    requests.exceptions.SSLError: """The service's certificate can't be trusted, or it has none.
+  Put the certificate's file name into REQUESTS_CA_BUNDLE, or use http:// instead of https://""",
+    requests.Timeout: "The service does not answer. Its own terminal may say why.",
+    requests.ConnectionError: f"""No service is running at {" or ".join(URLS)}.
+  Start one in another terminal:  docker compose up faster-whisper
+                             or:  python fastapi_example.py""",
 }
-INSTALL_PYAUDIO = {  # by sys.platform
-    "linux": "sudo apt install portaudio19-dev python3-dev gcc && pip install pyaudio",
-    "darwin": "brew install portaudio && pip install --force-reinstall --no-cache-dir pyaudio",
-    "win32": "pip install pyaudio   (with Python 3.13 or older: there is none for newer ones yet)",
+REFUSALS = {  # for a service that answers with this HTTP status
+    401: f"Put the service's API key into {KEY_NAME}. Copy it again, without quotation marks.",
+    429: "Your account has no credit left, or you asked too often. If so, wait a minute.",
 }
-ALLOW_MICROPHONE = {
-    "linux": "pavucontrol, tab 'Input Devices', shows whether it is muted.",
-    "darwin": "System Settings > Privacy & Security > Microphone: allow your terminal.",
-    "win32": "Settings > Privacy & security > Microphone: let desktop apps use it.",
-}
-WITHOUT_MICROPHONE = "Without a microphone, --file samples/speech.wav works."
-
-web = requests.Session()
-if SERVICE_URL.startswith(("http://127.0.0.1:", "http://localhost:")):
-    web.trust_env = False  # a proxy for web pages could not find a service on this computer
 
 
-def passed(step: str, result: str) -> None:
-    """Say that a step is done, and what came of it."""
-    print(f"✓ {step:<12} {result}", flush=True)
+def run(arguments: argparse.Namespace) -> None:
+    """Take one step after the other. The first one that fails says what to do about it."""
+    with step("service", f"Check SERVICE_URL. A complete address looks like {LOCAL[1]}"):
+        url = find_service()  # first, so that nobody speaks for nothing
+    name = arguments.file.name if arguments.file else "recording.wav"
+    if arguments.file:
+        with step("recording", "Check the file's name and folder."):
+            recording = arguments.file.read_bytes()
+            print(f"✓ recording    {name}, {len(recording) // 1000} kB")
+    else:
+        with step("microphone", MICROPHONE_HELP):
+            recording = record(arguments.device, arguments.seconds)
+    with step("transcript", "Try --file samples/speech.wav. If that works, record once more."):
+        text = transcribe(url, name, recording)
+    print(text)
 
 
-def failed(step: str, cause: str, remedy: str) -> NoReturn:
-    """Say what went wrong and what to do about it, and end with exit status 1."""
-    print(f"✗ {step:<12} {cause}\n  {remedy}", flush=True)
-    raise SystemExit(1)
+def record(device: int | None, seconds: int) -> bytes:
+    """Record from a microphone. Return a WAV file: PCM16, mono, at the microphone's own rate."""
+    import pyaudio  # not at the top, because --file works without it
 
-
-def import_pyaudio() -> ModuleType:
-    """Import PyAudio only where there is something to record: --file works without it."""
-    try:
-        import pyaudio
-    except ImportError as error:
-        failed("microphone", f"PyAudio does not work: {error}", INSTALL_PYAUDIO[sys.platform])
-    return pyaudio
-
-
-@contextmanager
-def silent_stderr() -> Iterator[None]:
-    """On Linux, starting PyAudio prints a page of ALSA warnings. They mean nothing: hide them."""
-    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
-
-
-def list_devices() -> None:
-    """Print every microphone with its number, name and sample rate in Hz."""
-    pyaudio = import_pyaudio()
-    with silent_stderr():
-        audio = pyaudio.PyAudio()
-    count = 0
-    for number in range(audio.get_device_count()):
-        device = audio.get_device_info_by_index(number)
-        if device["maxInputChannels"] > 0:
-            print(f"{number:3}  {device['name']}, {device['defaultSampleRate']:.0f} Hz")
-            count += 1
-    audio.terminate()
-    if not count:
-        failed("microphone", "There is no microphone.", WITHOUT_MICROPHONE)
-
-
-def record(seconds: float) -> bytes:
-    """Record from the default microphone; return a WAV file (PCM16, mono, its own rate)."""
-    pyaudio = import_pyaudio()
-    with silent_stderr():
+    with hidden_warnings():
         audio = pyaudio.PyAudio()
     try:
-        device = audio.get_default_input_device_info()
-        rate = int(device["defaultSampleRate"])  # any other rate might be refused
-        chunk = rate * CHUNK_MS // 1000
-        with silent_stderr():
-            stream = audio.open(
-                format=pyaudio.paInt16,
-                channels=1,
-                rate=rate,
-                input=True,
-                frames_per_buffer=chunk,
-            )
-        passed("microphone", f"{device['name']}, {rate} Hz")
+        if device is None:
+            info = audio.get_default_input_device_info()
+        else:  # a wrong number raises OSError here; in open() it would crash Python
+            info = audio.get_device_info_by_index(device)
+        rate = int(info["defaultSampleRate"])  # Hz; another rate might be refused
+        open_stream = partial(audio.open, rate, format=pyaudio.paInt16, input=True)
+        with hidden_warnings():
+            try:
+                channels, stream = 1, open_stream(channels=1, input_device_index=device)
+            except OSError:  # some microphones insist on two channels, left and right
+                channels, stream = 2, open_stream(channels=2, input_device_index=device)
+        print(f"✓ microphone   {info['name']}, {rate} Hz")
         pcm = bytearray()
-        while len(pcm) < seconds * rate * 2:  # a sample is two bytes
-            pcm += stream.read(chunk, exception_on_overflow=False)
-            show_progress(len(pcm) / 2 / rate, seconds)
-        stream.close()
-    except OSError as error:
-        remedy = f"{ALLOW_MICROPHONE[sys.platform]}\n  {WITHOUT_MICROPHONE}"
-        failed("microphone", f"Cannot record: {error}", remedy)
+        with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
+            for _ in bar.track(range(seconds * 1000 // CHUNK_MS), description="  Speak now"):
+                pcm += stream.read(rate * CHUNK_MS // 1000, exception_on_overflow=False)
     finally:
         audio.terminate()
 
-    loudest = np.abs(np.frombuffer(pcm, "<i2").astype(int)).max() * 100 / 32768
-    heard = f"{seconds:.1f} s, loudest moment {loudest:.0f} %"
-    if loudest < QUIET:
-        failed("recording", f"{heard}: that is silence.", ALLOW_MICROPHONE[sys.platform])
-    passed("recording", heard)
+    samples = np.frombuffer(pcm, np.int16).reshape(-1, channels)
+    mono = samples.mean(axis=1).astype(np.int16).tobytes()  # two channels become their average
+    if loudness(mono) < QUIET:
+        raise OSError(f"The microphone is silent (loudest moment {loudness(mono):.0%}).")
+    print(f"✓ recording    {seconds} s, loudest moment {loudness(mono):.0%}")
     file = io.BytesIO()
     with wave.open(file, "wb") as wav:
         wav.setnchannels(1)
         wav.setsampwidth(2)  # bytes
         wav.setframerate(rate)
-        wav.writeframes(pcm)
+        wav.writeframes(mono)
     return file.getvalue()
 
 
-def show_progress(done: float, total: float) -> None:
-    """Draw a bar, over and over in the same line; wipe it when all is done."""
-    if not sys.stdout.isatty():
-        return
-    filled = int(30 * min(1, done / total))
-    bar = f"  speak now  {'█' * filled}{'░' * (30 - filled)}  {done:.1f} s"
-    end = "" if done < total else "\r" + " " * len(bar) + "\r"
-    print("\r" + bar, end=end, flush=True)
+def loudness(pcm: bytes) -> float:
+    """Return the loudest sample of PCM16 sound, from 0 to 1."""
+    return float(np.abs(np.frombuffer(pcm, np.int16).astype(int)).max(initial=0) / 32768)
 
 
-def read_file(path: Path) -> bytes:
-    """Return the bytes of a recording; what is in them is for the service to find out."""
-    try:
-        recording = path.read_bytes()
-    except OSError as error:
-        failed("recording", f"Cannot read {path}: {error.strerror}.", "Check name and folder.")
-    passed("recording", f"{path.name}, {len(recording) / 1000:.0f} kB")
-    return recording
+def find_service() -> str:
+    """Return the address of the first service that answers."""
+    for url in URLS:
+        try:  # the list of models is the smallest question that a service answers
+            check(requests.get(f"{url}/v1/models", headers=HEADERS, timeout=10))
+        except (requests.ConnectionError, requests.Timeout) as error:
+            problem = error
+        else:
+            print(f"✓ service      {url} answers")
+            return url
+    raise problem
 
 
-# ------------------------------------------------------------------------------- the service
-
-
-def check_service() -> None:
-    """Ask for the list of models: the smallest question that a service answers."""
+def transcribe(url: str, name: str, recording: bytes) -> str:
+    """Send a recording as a form with a file, the way a web page would. Return the text."""
     begin = time.monotonic()
-    try:
-        answer = web.get(f"{SERVICE_URL}/v1/models", headers=headers(), timeout=10)
-    except (OSError, ValueError) as error:
-        explain(error)
+    url += "/v1/audio/transcriptions"
+    # requests leaves out fields that are None. Everything that a service may understand:
+    # https://platform.openai.com/docs/api-reference/audio/createTranscription
+    fields = {"model": MODEL, "response_format": RESPONSE_FORMAT, "language": LANGUAGE or None}
+    file = {"file": (name, recording)}
+    with Status("Waiting for the text …"):
+        answer = requests.post(url, fields, headers=HEADERS, files=file, timeout=PATIENCE_S)
     check(answer)
-    passed("service", f"{SERVICE_URL} answers ({time.monotonic() - begin:.2f} s)")
-
-
-def transcribe(name: str, recording: bytes) -> str:
-    """Send a recording as a form with a file, the way a web page would, and return the text.
-
-    All that may be asked for: https://platform.openai.com/docs/api-reference/audio/createTranscription
-    """
-    begin = time.monotonic()
-    fields = {"model": MODEL, "response_format": RESPONSE_FORMAT}
-    if LANGUAGE:
-        fields["language"] = LANGUAGE
-    try:
-        answer = web.post(
-            f"{SERVICE_URL}/v1/audio/transcriptions",
-            headers=headers(),
-            data=fields,
-            files={"file": (name, recording)},
-            timeout=TIMEOUT_S,
-        )
-    except (OSError, ValueError) as error:
-        explain(error)
-    check(answer)
-    text = answer.json()["text"] if RESPONSE_FORMAT == "json" else answer.text
+    text = str(answer.json()["text"]) if RESPONSE_FORMAT == "json" else answer.text
     if not text.strip():
-        failed("transcript", "The service heard no words.", "Speak louder, or nearer to it.")
-    passed("transcript", f"({time.monotonic() - begin:.2f} s)")
+        raise ValueError("The service heard no words.")
+    print(f"✓ transcript   {time.monotonic() - begin:.2f} s\n")
     return text
 
 
-def headers() -> dict[str, str]:
-    """A key travels in a header: addresses end up in logs, headers do not."""
-    return {"Authorization": f"Bearer {API_KEY}"} if API_KEY else {}
+# ---- The rest is plumbing: errors, and the command line. You can skip it.
 
 
-def explain(error: OSError | ValueError) -> NoReturn:
-    """End with what to do about a service that does not answer."""
-    if isinstance(error, requests.Timeout):
-        failed("service", f"{SERVICE_URL} does not answer in time.", "Is it the right address?")
-    is_file_missing = type(error) is OSError  # that of certificates: requests says it like this
-    if isinstance(error, requests.exceptions.SSLError) or is_file_missing:
-        cause = f"The certificate of {SERVICE_URL} cannot be trusted, or there is none."
-        remedy = "Name its file in REQUESTS_CA_BUNDLE. Without one: http:// in place of https://."
-        failed("service", cause, remedy)
-    if not isinstance(error, requests.ConnectionError):
-        remedy = "SERVICE_URL begins with http:// or https://, as in http://127.0.0.1:8000."
-        failed("service", f"{SERVICE_URL}: {error}", remedy)
-    remedies = ["Start a service in another terminal, or correct SERVICE_URL:"]
-    for port, command in LOCAL_SERVICES.items():
-        url = f"http://127.0.0.1:{port}"
-        remedies.append(f"    {command:<34} is found at {url}")
-        try:
-            is_service = "engine" in web.get(f"{url}/health", timeout=1).json()
-        except (requests.RequestException, TypeError):
-            continue
-        if is_service and url != SERVICE_URL:
-            remedies = ["But there is one at another port. Use that:", f"    {setting(url)}"]
-            break
-    failed("service", f"Nothing answers at {SERVICE_URL}.", "\n  ".join(remedies))
-
-
-def setting(url: str) -> str:
-    """Return the command that runs this lesson with another service, for this system's shell."""
-    command = f"python {shlex.join(sys.argv)}"
-    if sys.platform == "win32":
-        return f'$env:SERVICE_URL="{url}"; {command}'
-    return f"SERVICE_URL={url} {command}"
+@contextmanager
+def step(name: str, remedy: str) -> Iterator[None]:
+    """If something goes wrong in this step, say what, and what to do about it."""
+    try:
+        yield
+    except (ImportError, OSError, ValueError) as error:
+        remedy = next((REMEDIES[kind] for kind in REMEDIES if isinstance(error, kind)), remedy)
+        if isinstance(error, requests.HTTPError):
+            remedy = REFUSALS.get(error.response.status_code, remedy)
+        cause: BaseException = error
+        while cause.__context__:  # libraries wrap errors in errors: the innermost is the cause
+            cause = cause.__context__
+        print(f"✗ {name:<12} {cause}\n  {remedy}")
+        raise SystemExit(1) from None
 
 
 def check(answer: requests.Response) -> None:
-    """End with the service's own words if it answers with an error, or a web page answers."""
+    """Raise the service's own words if it refuses, or if it is not a service at all."""
     if answer.ok and "html" not in answer.headers.get("Content-Type", ""):
         return
     try:
         cause = answer.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):
-        cause = f"{answer.status_code} {answer.reason}. Is this a transcription service?"
-    remedy = {
-        200: "A web page answered: log in to the Wi-Fi, or correct SERVICE_URL.",
-        400: "Try samples/speech.wav: if that works, it is the recording.",
-        401: "Put the key into the variable API_KEY, OpenAI's into OPENAI_API_KEY.",
-        404: "SERVICE_URL is only the first part of the address, up to the port.",
-        413: "Record less, or cut the file into parts.",
-        429: "The account has no credit left, or you ask too often: wait a minute.",
-    }.get(answer.status_code, "The service's own terminal may say more.")
-    failed("service", cause, remedy)
+        cause = f"Unexpected answer: {answer.status_code} {answer.reason}."
+    raise requests.HTTPError(cause, response=answer)
+
+
+@contextmanager
+def hidden_warnings() -> Iterator[None]:
+    """Hide the page of warnings that PyAudio prints on Linux. They mean nothing."""
+    stderr = os.dup(2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+
+
+def list_devices() -> None:
+    """Print the number and the name of each microphone."""
+    import pyaudio
+
+    with hidden_warnings():
+        audio = pyaudio.PyAudio()
+    audio.get_default_input_device_info()  # raises OSError if there is no microphone
+    for number in range(audio.get_device_count()):
+        device = audio.get_device_info_by_index(number)
+        if device["maxInputChannels"]:
+            print(f"{number:>3}  {device['name']}")
 
 
 def main() -> None:
-    """Take the steps one by one; the first that fails says what to do."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--file", type=Path, help="a recording to send instead")
-    parser.add_argument("--seconds", type=float, default=5, help="how long to record (5)")
+    parser.add_argument("--device", type=int, help="number of the microphone")
+    parser.add_argument("--seconds", type=int, default=5, help="how long to record (5)")
     parser.add_argument("--list-devices", action="store_true", help="list the microphones")
     arguments = parser.parse_args()
     if arguments.list_devices:
-        list_devices()
-        return
-    if not 0 < arguments.seconds <= 3600:
-        parser.error("--seconds: it can be a number above 0, and an hour at most")
-    if not (API_KEY.isascii() and API_KEY.isprintable()):
-        failed("service", "Your key holds a letter that no key has.", "Copy it once more.")
-    check_service()  # first, so that nobody speaks for nothing
-    if arguments.file:
-        text = transcribe(arguments.file.name, read_file(arguments.file))
+        with step("microphone", MICROPHONE_HELP):
+            list_devices()
     else:
-        text = transcribe("recording.wav", record(arguments.seconds))
-    print(f"\n{text}")
+        run(arguments)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ from websockets.sync.client import connect
 from wires import lesson_server
 
 import simple_audio_transcription
-import simple_transcription_test
 
 Lesson: TypeAlias = "pexpect.spawn[str]"
 COLUMNS = 40
@@ -237,12 +236,7 @@ def test_commands_that_a_lesson_suggests_fit_the_system(
     monkeypatch.setattr(sys, "platform", platform)
     service = Mock(spec=socket.socket, __enter__=Mock(), __exit__=Mock())  # somebody is there
     monkeypatch.setattr(socket, "create_connection", lambda *_, **__: service)
-    suggested = [
-        simple_transcription_test.setting("http://127.0.0.1:8000"),
-        simple_audio_transcription.explain(ConnectionRefusedError()).splitlines()[-1],
-    ]
-    for command in suggested:
-        assert command.startswith("$env:") == (platform == "win32"), command
-    for lesson in (simple_transcription_test, simple_audio_transcription):
-        assert "pyaudio" in lesson.INSTALL_PYAUDIO[platform]
-        assert lesson.ALLOW_MICROPHONE[platform]
+    command = simple_audio_transcription.explain(ConnectionRefusedError()).splitlines()[-1]
+    assert command.startswith("$env:") == (platform == "win32"), command
+    assert "pyaudio" in simple_audio_transcription.INSTALL_PYAUDIO[platform]
+    assert simple_audio_transcription.ALLOW_MICROPHONE[platform]

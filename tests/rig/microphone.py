@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running_lessons import need
+from running_lessons import ROOT, need
 
 
 class Microphone:
@@ -69,3 +69,12 @@ def microphone(tmp_path: Path) -> Iterator[Microphone]:
     microphone = Microphone(tmp_path / "pulse")
     yield microphone
     microphone.unplug()
+
+
+def two_channels_only(folder: Path) -> dict[str, str]:
+    """Return settings with which a microphone opens with two channels and not with one."""
+    need("gcc")
+    library = folder / "two_channels_only.so"
+    source = ROOT / "tests/rig/two_channels_only.c"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return {"LD_PRELOAD": str(library)}
