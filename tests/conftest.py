@@ -1,5 +1,6 @@
 """Where the fixtures come from, and which tests must not run at the same time."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -19,6 +20,17 @@ pytest_plugins = [
 # A shell that starts pytest with & makes it deaf to Ctrl-C, and with it all lessons that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Files that make check runs, all together in a minute. What needs more than Python in them (a sound
+# server, a voice, a browser) is skipped there.
+QUICK = {
+    "test_client",
+    "test_echo",
+    "test_echo_ping",
+    "test_repository",
+    "test_single_recording",
+    "test_try_next_first_steps",
+}
+
 # Files whose tests use the lessons' default ports, or see what a lesson says when nobody is there,
 # or name to Docker ports that nobody else may take meanwhile.
 AT_DEFAULT_PORTS = {
@@ -30,6 +42,19 @@ AT_DEFAULT_PORTS = {
     "test_single_recording",
     "test_streamlit_lesson",
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let make check do without other programs, whether they are installed or not."""
+    if config.option.markexpr == "quick":
+        os.environ["ONLY_PYTHON"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests in quick files."""
+    for item in items:
+        if item.path.stem in QUICK:
+            item.add_marker("quick")
 
 
 class FilesTogether(LoadScopeScheduling):  # type: ignore[misc]  # it has no types

@@ -247,10 +247,10 @@ def test_lab_5_a_window_that_waits_has_no_network(tmp_path: Path) -> None:
 
 
 def test_lab_6_a_wrong_sample_rate_makes_other_words(
-    embedded_service: Service, microphone: Microphone, open_lesson: OpenLesson, tmp_path: Path
+    service: Service, microphone: Microphone, open_lesson: OpenLesson, tmp_path: Path
 ) -> None:
     wav = write_wav(tmp_path / "said.wav", spoken("set a timer for three minutes"))
-    env = microphone.environment | {"SERVICE_URL": embedded_service.http_url}
+    env = microphone.environment | {"SERVICE_URL": service.http_url}
     for script, heading in (
         (ROOT / RECORDING, "Before"),
         (changed(tmp_path, *changes(6)), "After"),

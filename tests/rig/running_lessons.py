@@ -19,20 +19,32 @@ OpenLesson = Callable[..., "pexpect.spawn[str]"]
 LESSONS = sorted(
     path.name for path in ROOT.glob("*.py") if path.read_text().startswith("#!/usr/bin/env -S uv")
 )
+ONLY_PYTHON = "ONLY_PYTHON"  # set by make check: what needs other programs is skipped
 
 
 def need(*tools: str) -> None:
     """Skip the test where a tool is missing; with CI=true that is a failure instead."""
+    if ONLY_PYTHON in os.environ:
+        pytest.skip(f"needs {', '.join(tools)} (make test runs it)")
     missing = [tool for tool in tools if not shutil.which(tool)]
     if missing:
         reason = f"needs {', '.join(missing)} (make test installs it)"
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
 
 
+def need_default_ports() -> None:
+    """Skip the test where another program uses a port at which lessons look for a service."""
+    for port in (10300, 8000):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                reason = f"another program uses port {port}"
+                pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+
+
 def chromium() -> str:
     """Return the path of Chromium or, where that is no package, as on Ubuntu, of Google Chrome."""
     path = shutil.which("chromium") or shutil.which("google-chrome")
-    if not path:
+    if not path or ONLY_PYTHON in os.environ:
         need("chromium")
     return str(path)
 
