@@ -68,21 +68,22 @@ PATIENCE_S = 120  # how long to wait for the text: a large model takes its time
 NEARBY = "localhost,.local,127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"
 os.environ["no_proxy"] = f"{NEARBY},{os.environ.get('no_proxy', os.environ.get('NO_PROXY', ''))}"
 
-MICROPHONE_HELP = """Is it plugged in? Is it muted? May your terminal use it? (macOS: System
-  Settings > Privacy & Security > Microphone. Windows: Settings > Privacy & security >
-  Microphone. Linux: pavucontrol.) --list-devices shows all microphones, --device NUMBER
-  uses another one, and --file samples/speech.wav needs none."""
+MICROPHONE_HELP = """Is it muted? Is your terminal allowed to use it (permission denied)?
+  Linux: pavucontrol. macOS: System Settings > Privacy & Security > Microphone.
+  Windows: Settings > Privacy & security > Microphone.
+  --list-devices lists the microphones, --device NUMBER chooses one.
+  Without a microphone: --file samples/speech.wav"""
 REMEDIES = {  # for the first kind of error that matches
-    ImportError: "Set-up in README.md shows how to install PyAudio. Until then, use --file NAME.",
+    ImportError: "Set-up in README.md shows how to install PyAudio. Or use --file NAME.",
     requests.exceptions.SSLError: """The service's certificate can't be trusted, or it has none.
-  Put the certificate's file name into REQUESTS_CA_BUNDLE, or use http:// instead of https://""",
+  Put the certificate's file name into REQUESTS_CA_BUNDLE, or use http://""",
     requests.Timeout: "The service does not answer. Its own terminal may say why.",
     requests.ConnectionError: f"""No service is running at {" or ".join(URLS)}.
   Start one in another terminal:  docker compose up faster-whisper
                              or:  python fastapi_example.py""",
 }
 REFUSALS = {  # for a service that answers with this HTTP status
-    401: f"Put the service's API key into {KEY_NAME}. Copy it again, without quotation marks.",
+    401: f"Put the service's API key into {KEY_NAME}, without quotation marks.",
     429: "Your account has no credit left, or you asked too often. If so, wait a minute.",
 }
 

@@ -149,6 +149,7 @@ def test_a_silent_microphone_is_not_sent_but_explained(
 
 
 def test_without_a_microphone_there_is_a_sentence(service: Service, run_lesson: RunLesson) -> None:
+    pytest.importorskip("pyaudio")  # make check does without it
     env = {"PULSE_SERVER": "unix:/nonexistent", "SERVICE_URL": service.http_url}
     ended = run_lesson(LESSON, env=env)
     assert ended.returncode == 1 and "✗ microphone" in ended.stdout
@@ -285,8 +286,8 @@ def test_an_address_that_is_none_is_explained(address: str, run_lesson: RunLesso
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "no audio that can be decoded"),
-        (b"hello, I am a text", "no audio that can be decoded"),
+        (b"", "holds no audio"),
+        (b"hello, I am a text", "holds no audio"),
         (bytes(26 * 2**20), "larger than 25 MB"),
     ],
 )
