@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 
 import aiohttp
 import pytest
-import websockets
 from playwright.sync_api import sync_playwright
 from running_lessons import RunLesson, chromium, free_port
 from websockets.asyncio.client import connect
@@ -153,7 +153,7 @@ def test_two_hundred_clients_at_once_each_get_their_own_words(
 
 
 @pytest.mark.skipif(
-    websockets.__version__ < "17", reason="older libraries print a traceback for each"
+    version("websockets") < "17", reason="older libraries print a traceback for each"
 )
 def test_programs_that_do_not_speak_websocket_are_turned_away(
     server: RunningLesson, port: int
