@@ -148,9 +148,8 @@ def download(name: str, repository: str) -> Path:
         print(f"  {had / 1e6:.0f} MB have arrived.", flush=True)
         return work.folder
     reason = str(work.error).partition("\n")[0] or type(work.error).__name__
+    hint = " Without WHISPER_MODEL it needs no download." if settings.whisper_model else ""
     raise SystemExit(
         f"Cannot download the speech model {name}: {reason.rstrip('.')}.\n"
-        "Check the internet connection, then start the service again."
-        + bool(settings.whisper_model)
-        * " Without WHISPER_MODEL it needs no download."
+        f"Check the internet connection, then start the service again.{hint}"
     )

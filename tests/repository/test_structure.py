@@ -9,7 +9,7 @@ from running_lessons import LESSONS, ROOT
 # A module imports only from lower floors or, on its own floor, from modules named before it.
 FLOORS = [
     ["settings", "errors"],
-    ["weights", "engines", "audio", "turns", "guards"],
+    ["weights", "whisper", "engines", "audio", "turns", "guards"],
     ["transcriber", "recordings", "answers", "protocol", "trace"],
     ["wire", "captions", "session"],
     ["http_api", "realtime_api", "server"],
