@@ -117,7 +117,9 @@ class Captions:
     async def look(self, turn: Turn, uncertain: int = 0) -> list[Segment]:
         """Return the text of a turn so far, and show the part of it that we are sure of."""
         begin = time.monotonic()
-        segments = await self.transcriber.transcribe(bytes(turn.audio), self.language)
+        is_final = uncertain == 0  # unless somebody goes on speaking
+        work = self.transcriber.transcribe(bytes(turn.audio), self.language, is_final)
+        segments = await work
         if self.turn is turn and self.item:  # otherwise it has ended in the meantime
             words = " ".join(part.text for part in segments).split()
             certain = agreed_words(self.hypothesis, words[: len(words) - uncertain])
