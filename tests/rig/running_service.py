@@ -23,6 +23,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 MICRO_WHISPER = str(ROOT / "tests/rig/micro_whisper")
+WHOLE_WINDOW = {"TEXT_WINDOW_S": "30", "LOOK_WINDOW_S": "30"}  # all that the micro Whisper knows
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
 Event = dict[str, Any]
 
@@ -106,7 +107,7 @@ def start_service() -> Iterator[StartService]:
     started: list[Service] = []
 
     def start(folder: Path = ROOT, **env: str) -> Service:
-        started.append(Service({"WHISPER_MODEL": MICRO_WHISPER} | env, folder))
+        started.append(Service({"WHISPER_MODEL": MICRO_WHISPER} | WHOLE_WINDOW | env, folder))
         return started[-1]
 
     yield start
@@ -118,7 +119,7 @@ def start_service() -> Iterator[StartService]:
 @pytest.fixture(scope="session")
 def _service() -> Iterator[Service]:
     # One heap for all threads: with one each, what a thread keeps for later looks like growth.
-    service = Service({"WHISPER_MODEL": MICRO_WHISPER, "MALLOC_ARENA_MAX": "1"})
+    service = Service({"WHISPER_MODEL": MICRO_WHISPER, "MALLOC_ARENA_MAX": "1"} | WHOLE_WINDOW)
     yield service
     service.stop_at_the_end()
 
