@@ -6,14 +6,10 @@ What can be tried here is tried with every lesson; what only Windows could show 
 import ast
 import io
 import re
-import socket
 import subprocess
-import sys
-import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
-from unittest.mock import Mock
 
 import numpy as np
 import pexpect
@@ -24,8 +20,6 @@ from running_service import MICRO_WHISPER, Service, until
 from speech import silence, spoken, write_wav
 from websockets.sync.client import connect
 from wires import lesson_server
-
-import simple_audio_transcription
 
 Lesson: TypeAlias = "pexpect.spawn[str]"
 COLUMNS = 40
@@ -164,15 +158,13 @@ def test_the_single_recording_works_everywhere(everywhere: Everywhere, service: 
 
 
 def test_the_live_transcription_works_everywhere(everywhere: Everywhere, service: Service) -> None:
-    arguments = ["--file", "RECORDING", "--save", "a copy.wav"]
+    arguments = ["--file", "RECORDING"]
     env = {"WEBSOCKET_URL": service.url}
     for lesson in everywhere("simple_audio_transcription.py", *arguments, env=env):
-        output = lesson.ends_well("1 phrase, 2 words", press_ctrl_c=False)
+        output = lesson.ends_well("of audio", press_ctrl_c=False)
         assert "[0:00] hello world" in output
-        for line in re.split(r"[\r\n]+", output):
+        for line in re.split(r"[\r\n]+", re.sub(r"\x1b\[[?\d]*\w", "", output)):
             assert len(line) <= COLUMNS
-        with wave.open(str(lesson.folder / "a copy.wav")) as kept:
-            assert kept.getnframes() > 24_000
 
 
 def test_the_page_opens_everywhere(everywhere: Everywhere) -> None:
@@ -227,16 +219,3 @@ def test_git_gives_every_text_the_same_line_ends_on_every_system() -> None:
         is_binary = path.rpartition(".")[2] in {"bin", "png", "wav"}
         assert index in ({"i/-text"} if is_binary else {"i/lf", "i/none"}), line
         assert (wanted == "attr/-text") == is_binary, line
-
-
-@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
-def test_commands_that_a_lesson_suggests_fit_the_system(
-    platform: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "platform", platform)
-    service = Mock(spec=socket.socket, __enter__=Mock(), __exit__=Mock())  # somebody is there
-    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: service)
-    command = simple_audio_transcription.explain(ConnectionRefusedError()).splitlines()[-1]
-    assert command.startswith("$env:") == (platform == "win32"), command
-    assert "pyaudio" in simple_audio_transcription.INSTALL_PYAUDIO[platform]
-    assert simple_audio_transcription.ALLOW_MICROPHONE[platform]

@@ -137,7 +137,7 @@ def test_the_window_shows_its_wire_in_the_terminal(tmp_path: Path) -> None:
 EVENTS = [
     r"{1} TEXT '.+\"session.created\".+",
     r"{0} TEXT '.+\"session.update\".+",
-    r"{0} TEXT '{{\"type\": \"input_audio_buffer.append\", \"audio\": \"\.\.\.\"}}' \[\d+ bytes\]",
+    r"{0} TEXT '{{\"type\": \"input_audio_buffer.append\", \"audio\": \".+\"}}' \[\d+ bytes\]",
     r"{1} TEXT '.+\.delta\".+\"delta\": \"set.*",
     r"{1} TEXT '.+\.completed\".+\"transcript\": \"set a timer for three minutes\".+",
 ]
@@ -161,6 +161,8 @@ def test_the_service_and_the_live_lesson_show_two_sides_of_one_wire(
         ping = [rf"{sent} PING .+ \[\w+, 4 bytes\]", rf"{received} PONG .+ \[\w+, 4 bytes\]"]
         close = rf"{sent} CLOSE 1000 \(OK\) \[2 bytes\]"
         start = handshake(r"/v1/realtime\?\.\.\.", sender)
+        if output == ended.stdout:
+            del start[0]  # the lesson hides all of that line, because an address may hold a key
         assert_shows(output, *start, *events(sender), *ping, close)
         assert max(map(len, output.splitlines())) < 500
     assert re.findall(r"^\[\d:\d\d\] (.*)", ended.stdout, re.MULTILINE) == PHRASES

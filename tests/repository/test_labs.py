@@ -7,7 +7,6 @@ lab which no longer fits its lesson fails here before it fails a class.
 import re
 import shlex
 import socket
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -268,31 +267,24 @@ def test_lab_6_a_wrong_sample_rate_makes_other_words(
 def test_lab_7_a_thread_that_does_not_knock_is_heard_late(
     service: Service, microphone: Microphone, open_lesson: OpenLesson, tmp_path: Path
 ) -> None:
-    careless, slow_meter = changes(7)
+    careless = changed(tmp_path, *changes(7))
     lesson = open_lesson(LIVE, "--list-devices", env=microphone.environment)
     lesson.expect(r"(\d+)  default")
     options = ["--device", found(lesson), "--seconds", "600"]
 
-    def piece_and_gap(script: Path) -> tuple[float, float]:
-        """Return the usual length of what is sent, and the longest pause in sending, in ms."""
+    def longest_pause(script: Path) -> float:
+        """Return the longest pause in sending, in ms."""
         with referee(service) as seen:
             env = microphone.environment | {"WEBSOCKET_URL": seen.url}
             lesson = open_lesson(str(script), *options, env=env)
             until(lambda: bool(seen.times) and seen.seconds > 4.5)
             lesson.sendintr()
-            lesson.expect(r"\d phrases")
-        pieces = [len(audio) / 2 / 24_000 for audio in seen.audio]
-        gaps = [later - earlier for earlier, later in pairwise(seen.times)]
-        return 1000 * statistics.median(pieces), 1000 * max(gaps)
+            lesson.expect(r"\d of audio")
+        pauses = [later - earlier for earlier, later in pairwise(seen.times)]
+        return 1000 * max(pauses)
 
-    piece, _ = piece_and_gap(ROOT / LIVE)
-    assert piece < 60
-    piece, _ = piece_and_gap(changed(tmp_path / "careless", careless))
-    assert piece > 60
-    _, gap = piece_and_gap(changed(tmp_path / "slow", slow_meter))
-    assert gap < 1000
-    _, gap = piece_and_gap(changed(tmp_path / "both", careless, slow_meter))
-    assert gap > 1500
+    assert longest_pause(ROOT / LIVE) < 500
+    assert longest_pause(careless) > 900
 
 
 def test_lab_7_python_finds_the_mistake_if_asked(
@@ -302,7 +294,7 @@ def test_lab_7_python_finds_the_mistake_if_asked(
     env = {"WEBSOCKET_URL": service.url, "PYTHONASYNCIODEBUG": "1"} | microphone.environment
     env |= {"PYTHON_COLORS": "0"}  # Python 3.13 writes its tracebacks in colour
     lesson = open_lesson(str(careless), env=env)
-    lesson.expect("Which microphone")
+    lesson.expect("Microphone number")
     lesson.sendline("")
     lesson.expect("How many seconds")
     lesson.sendline("600")
@@ -324,9 +316,9 @@ def test_lab_8_without_pauses_there_is_one_line_and_words_in_silence(
     assert output.splitlines() == quoted(8, "Before")
 
     env = {"WEBSOCKET_URL": deaf_to_pauses.url}
-    one_line = r"\[0:00\] hello world .+ goodbye\n1 phrase, \d+ words, 0:11 of audio\.\n"
+    one_line = r"\[0:00\] hello world .+ goodbye\n0:11 of audio\.\n"
     ended = run_lesson(LIVE, "--file", said, env=env)
     assert re.fullmatch(one_line, ended.stdout), ended.stdout
     assert re.match(one_line, "\n".join(quoted(8, "After")))
     ended = run_lesson(LIVE, "--file", silent, env=env)
-    assert re.fullmatch(r"\[0:0\d\] \w.*\n1 phrase, .*\n", ended.stdout), ended.stdout
+    assert re.fullmatch(r"\[0:0\d\] \w.*\n0:06 of audio\.\n", ended.stdout), ended.stdout

@@ -90,6 +90,8 @@ class Ear:
                 audio = base64.b64decode(event["audio"])
                 call.sizes.append(len(audio))
                 call.audio += audio
+            case "input_audio_buffer.clear":
+                call.send("input_audio_buffer.cleared")
             case "input_audio_buffer.commit":
                 self._commit(call, event.get("event_id"))
 
