@@ -371,9 +371,10 @@ async def run(arguments: Namespace) -> None:
         if os.environ.get("TRACE"):  # the library reports everything that travels
             Frame.MAX_LOG_SIZE = 300  # characters of a message
             logging.basicConfig(stream=sys.stdout, format="%(relativeCreated)6.0f ms %(message)s")
-            logging.root.setLevel(logging.DEBUG)
             key_holders = ("> Authorization", "> GET")  # never show these
-            logging.root.handlers[0].addFilter(lambda n: not n.getMessage().startswith(key_holders))
+            wire = logging.getLogger("websockets.client")
+            wire.setLevel(logging.DEBUG)
+            wire.addFilter(lambda note: not note.getMessage().startswith(key_holders))
         try:
             websocket = await find_service(speech)
         except (OSError, ValueError, WebSocketException, ImportError) as error:

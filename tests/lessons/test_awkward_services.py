@@ -5,7 +5,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pexpect
 import pytest
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.mediastreams import MediaStreamTrack
 from awkward import TRANSCRIPTION, Behaviour, Caller, awkward
 from running_lessons import ROOT, OpenLesson, RunLesson
 from running_service import Service
@@ -284,12 +284,13 @@ def frame_of(sound: Audio, rate: int = 24_000) -> av.AudioFrame:
     return frame
 
 
-def new_speech(lesson: ModuleType) -> lesson_7.Speech:
-    assert lesson is lesson_7
-    return lesson_7.Speech()
+def new_speech(lesson: ModuleType) -> lesson_7.Speech | lesson_8.Speech:
+    if lesson is lesson_7:
+        return lesson_7.Speech()
+    return lesson_8.Speech(lesson_8.Service(), [], 0)
 
 
-BOTH = pytest.mark.parametrize("lesson", [lesson_7], ids=["lesson 7"])
+BOTH = pytest.mark.parametrize("lesson", [lesson_7, lesson_8], ids=["lesson 7", "lesson 8"])
 
 
 @BOTH
@@ -313,17 +314,37 @@ async def test_without_vad_a_turn_ends_after_30_seconds_at_the_latest(lesson: Mo
 # --------------------------------------------------------------------------------- lesson 8
 
 
-def page_hears(url: str, seconds: float = 1) -> lesson_8.Speech:
-    """Return what a visitor says before and after the microphone goes off."""
-    speech = lesson_8.Speech(lesson_8.Service(url, "", "en"), [], 0)
-    speech.add(beeps(seconds, 16_000).tobytes())
-    return speech
+class Tape(MediaStreamTrack):
+    """A browser's microphone: it says what is on it, and is then silent."""
+
+    kind = "audio"
+
+    def __init__(self, sound: Audio) -> None:
+        super().__init__()
+        self.frames = [frame_of(sound, 48_000)]
+
+    async def recv(self) -> av.AudioFrame:
+        if not self.frames:
+            await asyncio.get_running_loop().create_future()
+        return self.frames.pop()
 
 
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(lesson_8, "RETRY_S", 10)
-    yield
+def page_hears(url: str) -> tuple[lesson_8.Visitor, lesson_8.Microphone]:
+    """Let a visitor press START and speak for a second; only in an event loop."""
+    visitor = lesson_8.Visitor()
+    visitor.service = lesson_8.Service((url,))
+    microphone = lesson_8.Microphone(visitor)
+    microphone.addTrack(Tape(beeps(1, 48_000)))
+    microphone.start()
+    return visitor, microphone
+
+
+async def end_of(visitor: lesson_8.Visitor, microphone: lesson_8.Microphone) -> lesson_8.Speech:
+    """Press STOP, and wait for the last words."""
+    microphone.stop()
+    assert visitor.work
+    await asyncio.wait_for(visitor.work, 30)
+    return visitor.speech
 
 
 def then_all_is_well(trouble: Behaviour, is_well: threading.Event) -> Behaviour:
@@ -359,80 +380,66 @@ def babbles(caller: Caller) -> None:
     "trouble", [is_full, babbles, 502, 503], ids=["full", "babbles", "502", "503"]
 )
 async def test_a_refusal_while_a_service_restarts_does_not_end_the_listening(
-    trouble: Behaviour | int, patient: None
+    trouble: Behaviour | int,
 ) -> None:
     is_well = threading.Event()
     behave = then_all_is_well(is_full if isinstance(trouble, int) else trouble, is_well)
     with awkward(behave, {2: trouble} if isinstance(trouble, int) else None) as url:
-        speech = page_hears(url)
-        work = asyncio.create_task(lesson_8.transcribe(speech))
+        visitor, microphone = page_hears(url)
         assert await asyncio.to_thread(is_well.wait, 20)  # and the microphone was on all the while
-        speech.finish()
-        await asyncio.wait_for(work, 30)
-    assert [phrase.text for phrase in speech.phrases] == ["all of it"]
+        await end_of(visitor, microphone)
+    assert [phrase.text for phrase in visitor.phrases] == ["all of it"]
 
 
 async def test_words_that_are_lost_in_the_end_are_not_promised(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lesson_8, "RETRY_S", 1)
-    speech = page_hears("ws://127.0.0.1:9")
-    speech.finish()
-    await asyncio.wait_for(lesson_8.transcribe(speech), 30)
-    assert speech.problem == "The last words are lost: the service was away for 1 s."
+    monkeypatch.setattr(lesson_8, "LAST_WORDS_S", 1)
+    speech = await end_of(*page_hears("ws://127.0.0.1:9"))
+    assert speech.problem == "No answer for 1 s. The last words are missing."
 
 
 async def test_a_failure_does_not_get_into_the_downloads() -> None:
     with awkward(engine_fails) as url:
-        speech = page_hears(url)
-        speech.finish()
-        await asyncio.wait_for(lesson_8.transcribe(speech), 30)
+        speech = await end_of(*page_hears(url))
     assert speech.phrases == [] and "Too many requests." in speech.problem
 
 
-class Browser(MediaStreamTrack):
-    """A browser's microphone that falls silent: for so many seconds after each second of sound."""
+async def test_a_wrong_key_is_not_tried_again_and_again() -> None:
+    calls = 0
 
-    kind = "audio"
+    def wrong_key(caller: Caller) -> None:
+        nonlocal calls
+        calls = caller.number
+        caller.tell("error", error={"message": "Incorrect API key.", "code": "invalid_api_key"})
 
-    def __init__(self, gaps: list[float]) -> None:
-        super().__init__()
-        self.gaps, self.count, self.goes_on_at = gaps, 0, 0.0
-
-    async def recv(self) -> av.AudioFrame:
-        if self.count == 50:
-            if not self.gaps:
-                raise MediaStreamError
-            self.goes_on_at = self.goes_on_at or time.monotonic() + self.gaps[0]
-            await asyncio.sleep(self.goes_on_at - time.monotonic())
-            self.gaps.pop(0)
-            self.count, self.goes_on_at = 0, 0.0
-        self.count += 1
-        frame = av.AudioFrame.from_ndarray(beeps(0.02, 48_000)[None], format="s16", layout="mono")
-        frame.sample_rate, frame.time_base = 48_000, Fraction(1, 48_000)
-        return frame
+    with awkward(wrong_key) as url:
+        visitor, microphone = page_hears(url)
+        assert visitor.work
+        await asyncio.wait_for(visitor.work, 20)  # and the microphone is still on
+        visitor.speech.add(frame_of(beeps(1, 48_000), 48_000))
+        assert visitor.work.done() and calls == 1
+        microphone.stop()
+    assert "refuses your API key" in visitor.speech.problem
 
 
-async def test_a_gap_on_the_way_from_the_browser_does_not_end_the_listening(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(lesson_8, "GAP_S", 1)
-    speech = lesson_8.Speech(lesson_8.Service("ws://127.0.0.1:9", "", "en"), [], 0)
-    microphone = lesson_8.Microphone(speech)
-    microphone.addTrack(Browser([2.5]))
-    await asyncio.wait_for(microphone.listen(), 30)
-    seconds = speech.end / 2 / speech.service.rate
-    assert 3.5 < seconds < 5  # a second of sound, two of silence, a second of sound
-    assert microphone.track.readyState == "ended"
+async def test_old_sound_takes_no_memory() -> None:
+    speech = lesson_8.Speech(lesson_8.Service(), [], 0)
+    speech.add(frame_of(beeps(400)))
+    kept = {id(chunk) for chunk in speech.chunks}
+    assert len(kept) * lesson_8.CHUNK_MS <= lesson_8.KEEP_MS + 1000
+    assert len(speech.chunks) * lesson_8.CHUNK_MS > 399_000  # the clock goes on nevertheless
 
 
-async def test_a_browser_that_has_gone_ends_it_and_nothing_piles_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(lesson_8, "GAP_S", 1)
-    monkeypatch.setattr(lesson_8, "VANISHED_S", 2)
-    speech = lesson_8.Speech(lesson_8.Service("ws://127.0.0.1:9", "", "en"), [], 0)
-    microphone = lesson_8.Microphone(speech)
-    microphone.addTrack(Browser([600]))
-    await asyncio.wait_for(microphone.listen(), 30)
-    assert speech.has_ended and microphone.track.readyState == "ended"
+async def test_sound_that_has_its_text_takes_no_memory() -> None:
+    def understands(caller: Caller) -> None:
+        caller.greet()
+        caller.hear_all()
+        caller.commit("a")
+        caller.write("a", "all of it")
+        caller.answer_the_end()
+
+    with awkward(understands) as url:
+        speech = await end_of(*page_hears(url))
+    assert [phrase.text for phrase in speech.phrases] == ["all of it"]
+    assert len({id(chunk) for chunk in speech.chunks}) == 1

@@ -230,10 +230,10 @@ def test_a_key_that_was_typed_for_one_service_goes_to_no_other(
     visitor = visit(env={"PULSE_SERVER": "unix:/nowhere"}, arguments=FAKE_MICROPHONE)
     visitor.open(start_app().url)
     visitor.choose("OpenAI", key=KEY)
-    expect(visitor.page.get_by_label("Key")).to_have_value(KEY)
-    for other in ("Docker", "Lesson 5", "Another"):
+    expect(visitor.page.get_by_label("API key")).to_have_value(KEY)
+    for other in ("This computer", "Another"):
         visitor.choose(other)
-        expect(visitor.page.get_by_label("Key")).to_have_value("")
+        expect(visitor.page.get_by_label("API key")).to_have_value("")
 
 
 def test_lesson_8_shows_its_key_to_no_visitor_and_to_no_address_but_its_own(
@@ -249,6 +249,7 @@ def test_lesson_8_shows_its_key_to_no_visitor_and_to_no_address_but_its_own(
 
     visitor.page.on("websocket", listen)
     visitor.open(app.url)
+    visitor.open_settings()
     hint = visitor.page.get_by_placeholder(KEY_IS_THERE)
     expect(hint).to_be_visible()
     visitor.start()

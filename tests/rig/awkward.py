@@ -48,15 +48,11 @@ class Caller:
         """Wait for the end of the recording; return how many turns were committed before."""
         turns = 0
         while (event := json.loads(self.websocket.recv()))["type"] != "input_audio_buffer.clear":
-            if event.get("event_id") == "the-end":
-                break
             turns += event["type"] == "input_audio_buffer.commit"
         return turns
 
     def answer_the_end(self) -> None:
         self.tell("input_audio_buffer.cleared")
-        error = {"message": "Nothing.", "code": "input_audio_buffer_commit_empty"}
-        self.tell("error", error={**error, "event_id": "the-end"})
 
     def commit(self, *items: str) -> None:
         for item in items:

@@ -36,7 +36,8 @@ WATCH = """() => {
   window.seen = []
   const look = () => {
     const live = document.querySelector(".live")?.innerText ?? ""
-    const said = [...document.querySelectorAll(".said span")].map((span) => span.innerText)
+    const lines = document.querySelector('[data-testid="stText"]')?.innerText ?? ""
+    const said = lines.split("\\n").filter(Boolean).map((line) => line.replace(/^\\[.+?\\] /, ""))
     const last = window.seen.at(-1)
     if (last && last.live === live && last.said.length === said.length) return
     window.seen.push({ live, said, time: Date.now() / 1000 })
@@ -115,6 +116,7 @@ class Visitor:
         assert page.context.browser
         self.browser = page.context.browser
         self.component = page.frame_locator('iframe[title*="webrtc_streamer"]')
+        self.history = page.get_by_test_id("stText")
 
     def open(self, url: str) -> None:
         """Open the page, once more if the machine's network changed while it was loading."""
@@ -143,13 +145,14 @@ class Visitor:
 
         On a busy machine the service leaves partial text out, and they come with the final one.
         """
-        words = self.page.locator(".live.spoken, .said span", has_text=re.compile(f"^{text}"))
-        words.first.wait_for()
+        words = re.compile(rf"^(\[.+?\] )?{text}", re.MULTILINE)
+        self.page.locator(".live").or_(self.history).filter(has_text=words).first.wait_for()
 
     def expect_said(self, *phrases: str, patience_s: float = WAIT_MS / 1000) -> None:
         """Wait until exactly these phrases stand in the history."""
-        said = self.page.locator(".said span")
-        expect(said).to_have_text(list(phrases), timeout=1000 * patience_s)
+        lines = [rf"\[\d+:\d\d\] {re.escape(phrase)}" for phrase in phrases]
+        text = re.compile(r"^\s*" + r"\s+".join(lines) + r"\s*$")
+        expect(self.history).to_have_text(text, timeout=1000 * patience_s)
 
     def expect_problem(self, *texts: str) -> None:
         """Wait for a message that holds all of the texts."""
@@ -177,15 +180,25 @@ class Visitor:
             picture.convert("RGB").quantize(256).save(path, optimize=True)
         return path
 
+    def open_settings(self) -> None:
+        if not self.page.get_by_test_id("stRadio").is_visible():
+            self.page.get_by_text("Service, key, and language").click()
+
     def choose(self, service: str, address: str = "", key: str = "") -> None:
-        """Choose a service in the sidebar, as a visitor does."""
+        """Choose a service, as a visitor does."""
+        self.open_settings()
         self.page.get_by_test_id("stRadio").get_by_text(service, exact=True).click()
         if address:
             self.page.get_by_label("Address").fill(address)
             self.page.get_by_label("Address").press("Enter")
         if key:
-            self.page.get_by_label("Key").fill(key)
-            self.page.get_by_label("Key").press("Enter")
+            # Each address has a field of its own, which comes when the page has been drawn again.
+            url = address or "wss://api.openai.com/v1/realtime?intent=transcription"
+            field = re.sub(r"[^\w-]", "-", f"st-key-key for {url}")
+            self.page.locator(f".{field}").wait_for()
+            expect(self.page.get_by_label("API key")).to_have_count(1)
+            self.page.get_by_label("API key").fill(key)
+            self.page.get_by_label("API key").press("Enter")
 
 
 StartApp = Callable[..., App]
