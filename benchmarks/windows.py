@@ -3,7 +3,7 @@
     PYTHONPATH=tests/rig .venv/bin/python benchmarks/windows.py FOLDER ...
 
 A folder holds the weights of a model. People speak as they were recorded, and once more as a laptop
-hears them in a room with an echo and a fan. The turns are cut as the service cuts them.
+hears them from far in a room with an echo and a fan. The turns are cut as the service cuts them.
 """
 
 import os
@@ -98,7 +98,7 @@ def main() -> None:
     spoken = [recording.samples for recording in recordings()]
     kinds = {
         "clean": [turns_in(samples) for samples in spoken],
-        "room": [turns_in(in_a_room(samples, seed)) for seed, samples in enumerate(spoken)],
+        "room": [turns_in(in_a_room(one, seed, directness=14)) for seed, one in enumerate(spoken)],
     }
     measure("Moonshine", hear_with(MoonshineEngine()), kinds)
     for folder in sys.argv[1:]:
