@@ -9,7 +9,7 @@ PIP := pip install --disable-pip-version-check
 # What PyAudio is built with, and, for the tests, a microphone, a screen and a browser.
 DEBIAN_PACKAGES := gcc python3-dev python3-venv portaudio19-dev
 DEBIAN_TEST_PACKAGES := pulseaudio pulseaudio-utils libasound2-plugins flite sox libnss3-tools \
-  xvfb xdotool tmux iproute2
+  xvfb xdotool tmux iproute2 asterisk-core-sounds-en-wav alsa-utils
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s%s\n", $$1, $$2 }' Makefile

@@ -15,6 +15,7 @@ pytest_plugins = [
     "containers",
     "ear",
     "microphone",
+    "real_weights",
 ]
 
 # A shell that starts pytest with & makes it deaf to Ctrl-C, and with it all lessons that it starts.
