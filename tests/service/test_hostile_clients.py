@@ -509,5 +509,5 @@ def test_an_upload_whose_sender_has_hung_up_takes_the_engine_no_longer(
     before = service.output.count("a turn")
     url = f"{service.http_url}/v1/audio/transcriptions"
     for _ in range(8):
-        assert requests.post(url, files={"file": short}, timeout=60).json()["text"] == "Goodbye."
+        assert "bye" in requests.post(url, files={"file": short}, timeout=60).json()["text"]
     assert service.output.count("a turn") <= before + 8 + 2  # two may have been under way
