@@ -181,8 +181,15 @@ class Visitor:
         return path
 
     def open_settings(self) -> None:
-        if not self.page.get_by_test_id("stRadio").is_visible():
-            self.page.get_by_text("Service, key, and language").click()
+        """Unfold the settings, and wait until what is below them has moved to its new place."""
+        if self.page.get_by_test_id("stRadio").is_visible():
+            return
+        self.page.get_by_text("Service, key, and language").click()
+        start = self.page.locator('iframe[title*="webrtc_streamer"]')
+        places = [None, start.bounding_box()]
+        while places[-1] != places[-2]:
+            self.page.wait_for_timeout(200)
+            places.append(start.bounding_box())
 
     def choose(self, service: str, address: str = "", key: str = "") -> None:
         """Choose a service, as a visitor does."""
