@@ -1,4 +1,4 @@
-"""Lesson 5 and its peer: live speech, one stream and many."""
+"""The service and its peer: live speech, one stream and many."""
 
 import asyncio
 import statistics
@@ -148,7 +148,7 @@ def latencies(report: Report, service: Service, peers: list[tuple[int, int, bool
         times = [alone.seconds(spoken(phrase).tobytes()) for phrase in PHRASES]
         engine.append(1000 * statistics.median(times))
     alone.close()
-    report.latencies.append(ours.as_point("lesson 5", 1))
+    report.latencies.append(ours.as_point("service", 1))
     report.add("one stream: end of speech → completed, p50", ours.latency(50), "ms", 620)
     report.add("one stream: end of speech → completed, p95", ours.latency(95), "ms", 680)
     report.add("one stream: phrases heard exactly", ours.exact(), "%", at_least=100)
@@ -229,7 +229,7 @@ def growth(report: Report, service: Service, peer: tuple[int, int] | None) -> No
             run_service(service, count, 5, ours)
             if peer and count in budgets:
                 run_peer(*peer, count, 3, theirs)
-        report.latencies.append(ours.as_point("lesson 5", count))
+        report.latencies.append(ours.as_point("service", count))
         p95 = ours.latency(95)
         name = f"{count} streams: end of speech → completed, p95"
         note = f"{statistics.median(ours.cpu):.3f} s of processor time for 1 s of audio"

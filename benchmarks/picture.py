@@ -12,7 +12,7 @@ PICTURE = ROOT / "docs/latency.png"
 SIZE, SCALE = (900, 520), 2  # drawn twice as large and made smaller: that smooths the lines
 LEFT, TOP, RIGHT, BOTTOM = 80, 60, 870, 450
 INK, GRID = "#1b1f2e", "#d9dce6"
-COLORS = {"lesson 5": "#1668dc", "wyoming-faster-whisper": "#d9822b"}
+COLORS = {"service": "#1668dc", "wyoming-faster-whisper": "#d9822b"}
 
 
 def draw(latencies: Sequence[dict[str, Any]]) -> None:

@@ -14,10 +14,10 @@ from running_service import TRANSCRIPTION, Client, client
 from speech import Audio, silence, spoken
 
 RATE = 24_000  # Hz, what OpenAI takes, and what costs the service a resampling
-PIECE_MS = 20  # how much lesson 8 sends at a time, as browsers do; lesson 7 sends twice as much
-PATIENCE_S = 100  # for the last text: a service that cannot keep up is late, but is to lose nothing
+PIECE_MS = 20  # how much is sent at a time, as by a browser; lessons 7 and 8 send twice as much
+PATIENCE_S = 100  # for the last text: a service that can't keep up is late, but loses nothing
 PAUSE_S = 1.0  # between two phrases
-SOUND = 0.02 * 32768  # softer than this is no voice; flite sometimes begins with a click
+SOUND = 0.02 * 32768  # anything softer is not a voice; flite sometimes begins with a click
 PHRASES = [  # of 2 to 3 s, made of the micro Whisper's 48 words, heard exactly by it
     "set a timer for three minutes goodbye",
     "go forward ten meters thank you",

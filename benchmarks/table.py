@@ -128,7 +128,7 @@ def save(report: Report, parts: Sequence[str], seconds: float) -> dict[str, Any]
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """Return the table as it stands in docs/performance.md."""
+    """Return the table for docs/performance.md."""
     lines = ["| what | measured | before | budget | | load |", "|---|--:|--:|--:|---|--:|"]
     for row in rows:
         before = "" if row.before is None else show(row.before)

@@ -43,7 +43,7 @@ def measure(report: Report) -> None:
                 timeout=30,
             )
             assert terminal.pid
-            terminal.expect("Which microphone")
+            terminal.expect("Microphone number")
             terminal.sendline("")
             terminal.expect("How many seconds")
             terminal.sendline(str(SECONDS + 2))
@@ -54,7 +54,7 @@ def measure(report: Report) -> None:
             used = processor_seconds(terminal.pid) - used
             costs.append(100 * used / (time.monotonic() - begin))
             speaking.wait()
-            terminal.expect("3 phrases")
+            terminal.expect("of audio")
             terminal.expect(pexpect.EOF)
             terminal.close()
             delays.append(percentile(delays_of(log), 99))

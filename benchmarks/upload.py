@@ -1,4 +1,4 @@
-"""Lesson 5 over HTTP: a recording that is posted, against the engine called directly."""
+"""The service over HTTP: a recording that is posted, against the engine called directly."""
 
 import io
 import time
