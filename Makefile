@@ -1,4 +1,4 @@
-# What `make demo` and `make test` do is also in README.md, for Windows and for the curious.
+# README.md says how to do what `make demo` does by hand, and tests/README.md what `make test` does.
 
 PYTHON ?= python3
 ADMIN := $(shell [ "$$(id -u)" = 0 ] || echo sudo)

@@ -22,7 +22,7 @@ Run it
     In a second terminal:  python simple_audio_transcription.py
     Without a microphone:  python simple_audio_transcription.py --file samples/speech.wav
     To watch the wire:     TRACE=1 python simple_audio_transcription.py
-    With OpenAI:           set WEBSOCKET_URL and OPENAI_API_KEY, as README.md shows
+    With OpenAI:           set WEBSOCKET_URL and OPENAI_API_KEY: see docs/openai.md
     It asks which microphone and how long. Ctrl-C ends the recording and waits for the last words.
 You should see
     [0:00] hello world

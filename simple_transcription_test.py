@@ -19,7 +19,7 @@ Before you start
 Run it
     In a second terminal:  python simple_transcription_test.py
     Without a microphone:  python simple_transcription_test.py --file samples/speech.wav
-    With OpenAI:           set SERVICE_URL and OPENAI_API_KEY, as README.md shows
+    With OpenAI:           set SERVICE_URL and OPENAI_API_KEY: see docs/openai.md
 You should see
     ✓ service      http://127.0.0.1:8000 answers
     ✓ microphone   Built-in Microphone, 48000 Hz

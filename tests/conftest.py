@@ -25,6 +25,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # server, a voice, a browser) is skipped there.
 QUICK = {
     "test_client",
+    "test_documents",
     "test_echo",
     "test_echo_ping",
     "test_repository",

@@ -1,7 +1,7 @@
-"""The labs of docs/labs.md: each change is made as it stands there, and does what stands there.
+"""The labs of docs/labs.md: each change is made as the page says, and does what the page says.
 
-Both the changes and the output that is quoted are taken out of docs/labs.md itself, so that a
-lab which no longer fits its lesson fails here before it fails a class.
+The changes and the quoted output come from docs/labs.md itself. So a lab that no longer fits its
+lesson fails here, and not in front of a class.
 """
 
 import re
@@ -20,7 +20,7 @@ import pytest
 from microphone import Microphone
 from referee import referee
 from running_lessons import ROOT, OpenLesson, RunLesson, found, free_port, printed
-from running_service import Service, StartService, until
+from running_service import Service, until
 from screen import Screen, Window, running_screen
 from speech import spoken, write_wav
 from websockets.sync.client import connect
@@ -28,9 +28,9 @@ from wires import PATIENCE, RunningLesson, lesson_server, wait_until
 
 LABS = dict(enumerate(re.split(r"\n## \d\. ", (ROOT / "docs/labs.md").read_text())[1:], start=1))
 ECHO, CLIENT = "websocket_server_echo.py", "websocket_client_example.py"
-WINDOW = "pygame_websocket.py"
+WINDOW, SERVER = "pygame_websocket.py", "fastapi_example.py"
 RECORDING, LIVE = "simple_transcription_test.py", "simple_audio_transcription.py"
-WAITS = 1.5  # seconds; so long nothing happens where something usually takes a millisecond
+WAITS = 1.5  # seconds in which nothing happens, where something usually takes a millisecond
 Change = tuple[str, str, str]  # lesson, old line, new line
 Terminal: TypeAlias = "pexpect.spawn[str]"
 
@@ -301,24 +301,34 @@ def test_lab_7_python_finds_the_mistake_if_asked(
     lesson.expect_exact(quoted(7, "Why")[0])
 
 
+@contextmanager
+def lesson_5(folder: Path, script: Path) -> Iterator[dict[str, str]]:
+    """Run lesson 5 or a copy of it. Yield the setting with which lesson 7 finds it."""
+    port = free_port()
+    server = RunningLesson(folder / f"{script.parent.name}.log", script, {"PORT": str(port)})
+    try:
+        server.says("Uvicorn running")
+        yield {"WEBSOCKET_URL": f"ws://127.0.0.1:{port}/v1/realtime?intent=transcription"}
+    finally:
+        server.kill()
+
+
+def without_digits(text: str) -> list[str]:
+    return re.sub(r"\b(?:ten|\d+)\b", "0", text).splitlines()  # a model may write 10 or ten
+
+
 def test_lab_8_without_pauses_there_is_one_line_and_words_in_silence(
-    embedded_service: Service, start_service: StartService, run_lesson: RunLesson, tmp_path: Path
+    run_lesson: RunLesson, tmp_path: Path
 ) -> None:
     command = re.search(r"^python -c (.+)$", LABS[8], re.MULTILINE)
     assert command
     make_silence = [sys.executable, "-c", *shlex.split(command[1])]
     subprocess.run(make_silence, cwd=tmp_path, check=True)
-    script = changed(tmp_path, *changes(8))
-    deaf_to_pauses = start_service(script=script, WHISPER_MODEL="")
-    said, silent = str(ROOT / "samples/speech.wav"), str(tmp_path / "silence.wav")
-    env = {"WEBSOCKET_URL": embedded_service.url}
-    output = "".join(run_lesson(LIVE, "--file", file, env=env).stdout for file in (said, silent))
-    assert output.splitlines() == quoted(8, "Before")
-
-    env = {"WEBSOCKET_URL": deaf_to_pauses.url}
-    one_line = r"\[0:00\] hello world .+ goodbye\n0:11 of audio\.\n"
-    ended = run_lesson(LIVE, "--file", said, env=env)
-    assert re.fullmatch(one_line, ended.stdout), ended.stdout
-    assert re.match(one_line, "\n".join(quoted(8, "After")))
-    ended = run_lesson(LIVE, "--file", silent, env=env)
-    assert re.fullmatch(r"\[0:0\d\] \w.*\n0:06 of audio\.\n", ended.stdout), ended.stdout
+    files = [str(ROOT / "samples/speech.wav"), str(tmp_path / "silence.wav")]
+    for script, heading in (
+        (ROOT / SERVER, "Before"),
+        (changed(tmp_path / "deaf to pauses", *changes(8)), "After"),
+    ):
+        with lesson_5(tmp_path, script) as env:
+            printed = "".join(run_lesson(LIVE, "--file", file, env=env).stdout for file in files)
+        assert without_digits(printed) == without_digits("\n".join(quoted(8, heading)))

@@ -139,7 +139,7 @@ def test_without_a_setting_only_this_computer_reaches_the_service(service: Servi
 
 def test_open_to_the_network_without_a_key_the_service_says_so(start_service: StartService) -> None:
     assert "Anyone who can reach this address can use it" in start_service(HOST="0.0.0.0").output
-    assert "Whoever" not in start_service(HOST="0.0.0.0", API_KEY=KEY).output
+    assert "Anyone who" not in start_service(HOST="0.0.0.0", API_KEY=KEY).output
 
 
 def test_streamlit_run_too_opens_the_page_for_this_computer_only(start_app: StartApp) -> None:

@@ -1,6 +1,7 @@
 """The floors of service/, and what each program of this repository may import."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,12 @@ def test_no_class_of_the_service_is_longer_than_150_lines(module: str) -> None:
 )
 def test_a_lesson_imports_nothing_of_the_repository(path: Path) -> None:
     assert not {name.split(".")[0] for name in imported_names(path)} & OURS
+
+
+def test_the_readme_of_the_service_names_every_room_on_its_floor() -> None:
+    text = (ROOT / "service/README.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (\d) \| \[(\w+)\]\((\w+)\.py\) \| .{10}", text, re.MULTILINE)
+    rooms = [[room for number, room, _ in table if int(number) == floor] for floor in range(1, 7)]
+    assert rooms == FLOORS and all(room == link for _, room, link in table)
+    picture = re.findall(r"^(\d)   (\S+(?: · \S+)*)  ", text, re.MULTILINE)
+    assert [rooms.split(" · ") for _, rooms in reversed(picture)] == FLOORS
