@@ -320,6 +320,7 @@ ON_THE_PAGE = {  # the same for lesson 8: the test with a real browser that brin
 }
 SAID_BY_OTHERS = {  # messages that no test can bring about, and who says them
     "running scripts is disabled on this system": "PowerShell",
+    "Microsoft Visual C++ 14.0 or greater is required": "pip",
     "portaudio.h: No such file or directory": "the C compiler",
     "Connection error": "Streamlit",
     "Incorrect API key provided": "OpenAI",
