@@ -356,7 +356,7 @@ class TestLiveSpeech:
             '{"type": "input_audio_buffer.append", "audio": "AAAA"}': "sample",
             '{"type": "input_audio_buffer.append"}': "audio",
             f'{{"type": "{commit}", "final": true}}': "final",
-            f'{{"type": "{commit}"}}': "Nothing was said",
+            f'{{"type": "{commit}"}}': "No speech yet",
         }
         for message, hint in expected.items():
             caller.websocket.send_text(message)

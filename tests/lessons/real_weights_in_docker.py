@@ -3,7 +3,7 @@
 No part of `make test`, for it needs weights from the internet. Start the service first:
 
     WHISPER_MODEL=tiny-int8 docker compose up --wait faster-whisper
-    .venv/bin/python -m pytest tests/lessons/real_weights.py
+    .venv/bin/python -m pytest tests/lessons/real_weights_in_docker.py
 """
 
 from running_lessons import RunLesson
