@@ -1,5 +1,5 @@
 #!/usr/bin/env -S uv run --script
-# uv reads this block: `uv run NAME.py` needs no set-up.
+# For uv: `uv run NAME.py` installs what this block lists.
 # /// script
 # requires-python = ">=3.11"
 # dependencies = ["websockets>=15,<18", "pygame-ce>=2.5.2,<3"]
@@ -8,23 +8,24 @@
 
 What you learn
     A window must be drawn 60 times a second, and a network answers whenever it likes.
-    One thread can do both: each frame ends with "await asyncio.sleep()" until the next
-    is due, and that is when messages travel. So nothing in a frame may ever wait.
+    One program can do both: after each picture, "await asyncio.sleep()" lets messages
+    travel until the next picture is due. Anywhere else it must never wait.
 Before you start
-    Lesson 2 in a first terminal; python -m pip install "websockets<18" "pygame-ce<3"
+    Lesson 2 in a first terminal, and once:
+    python -m pip install "websockets<18" "pygame-ce<3"   (without pygame: they clash)
 Run it
     In a second terminal:   python pygame_websocket.py
     Another server:         WEBSOCKET_URL=ws://192.168.1.20:8765 python pygame_websocket.py
     To watch the wire:      TRACE=1 python pygame_websocket.py
 You should see
     A dark window. Draw with the mouse: each stroke travels to the server and is painted
-    when it comes back. Stop the server, and your strokes are faint until it is back.
-    Each ping message of lesson 2 sends out a ring. Press Esc to leave.
+    when it comes back. Stop the server: your strokes are faint until it is back.
+    Each ping message from lesson 2 draws a ring. Press Esc to leave.
 Try next
     Let it rain. In paint(), below the line with "drawing.paper", add
     drawing.paper.scroll(0, 1)
     Then make lesson 1 a chat room, as its "Try next" says, and open two windows on it:
-    they share one canvas.
+    both share one paper.
 """
 
 import asyncio
@@ -47,9 +48,9 @@ WIDTH, HEIGHT = 960, 600  # of the window, in pixels
 FPS = 60  # frames per second
 BRUSH = 5  # radius in pixels
 FAINT = 45  # brightness, in percent, of a stroke that waits for a connection
-RING_SECONDS = 1.0  # how long a ping is seen
-RETRY_SECONDS = 0.5  # from one attempt to connect to the next
-SILENCE_SECONDS = 2  # a server that doesn't answer a ping frame for this long is gone
+RING_SECONDS = 1.0  # how long a ring is seen
+RETRY_SECONDS = 0.5  # between two attempts to connect
+SILENCE_SECONDS = 2  # no pong for this long: the server has gone
 NIGHT, PANEL, WHITE, GREEN, AMBER = "#10121c", "#1b1f2e", "#eef1fa", "#4ade80", "#fbbf24"
 Point = tuple[int, int]
 
@@ -60,22 +61,23 @@ class Drawing:
     def __init__(self) -> None:
         self.paper = pygame.Surface((WIDTH, HEIGHT))
         self.paper.fill(NIGHT)
-        self.waiting: dict[str, float] = {}  # each stroke that isn't back yet: when it was sent
-        self.unsent: asyncio.Queue[str] = asyncio.Queue()
-        self.round_trips: deque[float] = deque(maxlen=60)  # the latest, in milliseconds
+        self.waiting: dict[str, float] = {}  # strokes that aren't back yet: when each was sent
+        self.outbox: asyncio.Queue[str] = asyncio.Queue()  # strokes that send() is to send
+        self.round_trips: deque[float] = deque(maxlen=60)  # the last 60, in milliseconds
         self.trouble = "Connecting ..."  # why there is no connection; empty while there is one
-        self.last_ping = ("", -RING_SECONDS)  # its number, and when it came
+        self.last_ping = ("", -RING_SECONDS)  # its text, and when it came
 
 
 async def run_window(drawing: Drawing) -> None:
-    """Show frame after frame until the window is closed."""
+    """Show picture after picture until the window is closed."""
     screen, font = pygame.display.set_mode((WIDTH, HEIGHT)), pygame.Font(None, 22)
     pygame.display.set_caption("Lesson 4: draw across the network (Esc to leave)")
     pygame.mouse.set_visible(False)
-    frames = deque([time.perf_counter()], maxlen=FPS)  # when the latest ones were shown
-    next_frame = frames[0]
+    shown_at = deque([time.perf_counter()], maxlen=FPS)  # times of the last pictures
+    next_frame = shown_at[0]
     while True:
-        paint(screen, font, drawing, len(frames) / (time.perf_counter() - frames[0]))
+        fps = len(shown_at) / (time.perf_counter() - shown_at[0])
+        paint(screen, font, drawing, fps)
         for event in pygame.event.get():
             if event.type == pygame.QUIT:
                 return
@@ -87,26 +89,26 @@ async def run_window(drawing: Drawing) -> None:
                 x, y = event.pos
                 add_stroke(drawing, (x - event.rel[0], y - event.rel[1]), (x, y))
         now = time.perf_counter()
-        frames.append(now)
-        next_frame = max(next_frame + 1 / FPS, now - 0.1)  # after a stall, don't race to catch up
+        shown_at.append(now)
+        next_frame = max(next_frame + 1 / FPS, now - 0.1)  # late? Skip pictures, don't hurry
         await asyncio.sleep(max(0, next_frame - now))  # now the network has its turn
 
 
 def add_stroke(drawing: Drawing, start: Point, end: Point) -> None:
-    """Put a stroke on its way. It is painted when it comes back."""
+    """Send a stroke. It is painted when it comes back."""
     hue, name = hue_now(), uuid.uuid4().hex
     text = json.dumps({"type": "stroke", "id": name, "from": start, "to": end, "hue": hue})
     drawing.waiting[text] = time.perf_counter()
-    drawing.unsent.put_nowait(text)
+    drawing.outbox.put_nowait(text)
     if drawing.trouble:
         paint_stroke(drawing, start, end, hue, FAINT)
 
 
 async def stay_connected(drawing: Drawing) -> None:
-    """Connect and talk, and connect again whenever the connection ends."""
+    """Connect, talk, and start over whenever the connection ends."""
     while True:
         try:
-            # proxy=None: a proxy for web pages can't find a server on this computer.
+            # proxy=None: go straight to the server. A proxy would not find this computer.
             connection = await connect(
                 URL, proxy=None, ping_interval=1, ping_timeout=SILENCE_SECONDS, close_timeout=0.3
             )
@@ -126,33 +128,35 @@ async def stay_connected(drawing: Drawing) -> None:
 async def talk(connection: ClientConnection, drawing: Drawing) -> None:
     """Send and receive at the same time, until the connection ends."""
     try:
-        async with asyncio.TaskGroup() as tasks:  # when one of the two fails, it cancels the other
+        async with asyncio.TaskGroup() as tasks:  # when one of them fails, it stops the other
             tasks.create_task(send(connection, drawing))
             tasks.create_task(receive(connection, drawing))
     except* ConnectionClosed:
-        pass  # stay_connected() says so
+        pass  # not an error: stay_connected() tries again
     finally:
         await connection.close()
 
 
 async def send(connection: ClientConnection, drawing: Drawing) -> None:
     """Send each stroke that isn't back yet, then each new one as soon as it is drawn."""
-    drawing.unsent = asyncio.Queue()
+    drawing.outbox = asyncio.Queue()
     for text in drawing.waiting:
-        drawing.unsent.put_nowait(text)
+        drawing.outbox.put_nowait(text)
     while True:
-        text = await drawing.unsent.get()
+        text = await drawing.outbox.get()
         drawing.waiting[text] = time.perf_counter()
         await connection.send(text)
-        await asyncio.sleep(0)  # a thousand strokes at once must not hold up a frame
+        await asyncio.sleep(0)  # give the window its turn, even with a thousand strokes
 
 
 async def receive(connection: ClientConnection, drawing: Drawing) -> None:
     """Paint each stroke that comes back, and light up for each ping."""
     while True:
-        text, now = await connection.recv(), time.perf_counter()
-        if text in drawing.waiting:  # it is ours, not another window's
-            drawing.round_trips.append(1000 * (now - drawing.waiting.pop(str(text))))
+        text = await connection.recv()
+        now = time.perf_counter()
+        if text in drawing.waiting:  # it was drawn in this window
+            sent_at = drawing.waiting.pop(str(text))
+            drawing.round_trips.append(1000 * (now - sent_at))
         try:
             match json.loads(text):
                 case {"type": "ping", "number": number}:
@@ -167,12 +171,12 @@ async def receive(connection: ClientConnection, drawing: Drawing) -> None:
 
 
 def hue_now() -> int:
-    """Return where the brush is on the color wheel: once around it in 9 seconds."""
+    """Return the brush's hue: once around the color wheel in 9 seconds."""
     return int(40 * time.perf_counter()) % 360
 
 
 def paint_stroke(drawing: Drawing, start: Point, end: Point, hue: int, light: int = 100) -> None:
-    """Paint a row of discs, because its ends are rounder than those of a line."""
+    """Paint a stroke as a row of discs, because a line has square ends."""
     first, last = pygame.Vector2(start), pygame.Vector2(end)
     steps = 1 + min(int(first.distance_to(last)), WIDTH + HEIGHT)
     color = pygame.Color.from_hsva(hue % 360, 65, light, 100)
@@ -181,7 +185,7 @@ def paint_stroke(drawing: Drawing, start: Point, end: Point, hue: int, light: in
 
 
 def paint(screen: pygame.Surface, font: pygame.Font, drawing: Drawing, fps: float) -> None:
-    """Paint one frame: paper, panel, ping, brush."""
+    """Paint one picture: paper, panel, ring, brush."""
     screen.blit(drawing.paper, (0, 0))
     state = drawing.trouble or f"Connected to {URL}"
     round_trip = f"{median(drawing.round_trips):.1f}" if drawing.round_trips else "–"
@@ -208,12 +212,12 @@ async def run() -> None:
     drawing = Drawing()
     tasks = [asyncio.create_task(run_window(drawing)), asyncio.create_task(stay_connected(drawing))]
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    pygame.quit()  # the window goes at once, whatever the network is waiting for
-    done.pop().result()  # shows a mistake, if there was one
+    pygame.quit()  # close the window now, whatever the network is waiting for
+    done.pop().result()  # raises its error, if there was one
 
 
 if __name__ == "__main__":
-    pygame.display.init()  # and not pygame.init(), which would ask for the loudspeaker, too
+    pygame.display.init()  # not pygame.init(), which would also open the speakers
     pygame.font.init()
     if pygame.display.get_driver() == "offscreen":
         sys.exit("There is no screen. Run this at the computer itself, not over SSH.")

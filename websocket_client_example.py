@@ -1,5 +1,5 @@
 #!/usr/bin/env -S uv run --script
-# uv reads this block: `uv run NAME.py` needs no set-up.
+# For uv: `uv run NAME.py` installs what this block lists.
 # /// script
 # requires-python = ">=3.11"
 # dependencies = ["websockets>=15,<18", "prompt-toolkit>=3.0.50,<4"]
@@ -8,10 +8,12 @@
 
 What you learn
     A client sends and receives at the same time: one task waits for your keyboard,
-    another for the network, and neither holds up the other. And connections break,
-    so a good client says what happened and keeps trying.
+    another for the network, and neither holds up the other:
+    keyboard > outbox > send() > server > receive() > screen
+    Connections break: a good client says so, and keeps trying.
 Before you start
-    Lesson 1 or 2 in a first terminal; python -m pip install "websockets<18" prompt-toolkit
+    Lesson 1 or 2 in a first terminal, and once:
+    python -m pip install "websockets<18" prompt-toolkit
 Run it
     In a second terminal:   python websocket_client_example.py
     Another server:         python websocket_client_example.py ws://192.168.1.20:8765
@@ -21,7 +23,7 @@ You should see
     Connected to ws://127.0.0.1:8765 (Ctrl-C to leave)
     >>> hello                      what you type goes out
     <<< hello                      what arrives
-    Stop the server, keep typing, and start it again: your lines go out then.
+    Stop the server, type on, and start it again: now your lines go out.
 Try next
     Give yourself a name. In send(), write this in place of the line with "send(line)":
         await connection.send(f"Ada: {line}")
@@ -39,28 +41,28 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 URL = sys.argv[1] if len(sys.argv) > 1 else "ws://127.0.0.1:8765"
-RETRY_SECONDS = 1  # from one attempt to connect to the next
-LAST_SECONDS = 1  # how long the end of a pipe waits for the last answers
+RETRY_SECONDS = 1  # between two attempts to connect
+LAST_SECONDS = 1  # how long to wait for the last answers when a pipe ends
 AT_TERMINAL = sys.stdin.isatty() and sys.stdout.isatty()  # or is one of them a pipe?
 
 
-async def talk(connection: ClientConnection, typed: asyncio.Queue[str]) -> None:
+async def talk(connection: ClientConnection, outbox: asyncio.Queue[str]) -> None:
     """Send and receive at the same time, until the connection ends."""
     try:
-        async with asyncio.TaskGroup() as tasks:  # when one of the two fails, it cancels the other
-            tasks.create_task(send(connection, typed))
+        async with asyncio.TaskGroup() as tasks:  # when one of them fails, it stops the other
+            tasks.create_task(send(connection, outbox))
             tasks.create_task(receive(connection))
     except* ConnectionClosed:
-        pass  # stay_connected() says so
+        pass  # not an error: stay_connected() tries again
     finally:
         await connection.close()
 
 
-async def send(connection: ClientConnection, typed: asyncio.Queue[str]) -> None:
+async def send(connection: ClientConnection, outbox: asyncio.Queue[str]) -> None:
     """Send each line as soon as it is typed."""
     while True:
-        line = await typed.get()
-        typed.task_done()
+        line = await outbox.get()
+        outbox.task_done()
         await connection.send(line)
 
 
@@ -71,12 +73,12 @@ async def receive(connection: ClientConnection) -> None:
         print(f"<<< {message!s}")
 
 
-async def stay_connected(typed: asyncio.Queue[str]) -> None:
-    """Connect and talk, and connect again whenever the connection ends."""
+async def stay_connected(outbox: asyncio.Queue[str]) -> None:
+    """Connect, talk, and start over whenever the connection ends."""
     last_trouble = ""
     while True:
         try:
-            # proxy=None: a proxy for web pages can't find a server on this computer.
+            # proxy=None: go straight to the server. A proxy would not find this computer.
             connection = await connect(URL, proxy=None, close_timeout=1)
         except (OSError, ValueError, InvalidHandshake, InvalidURI) as error:
             trouble = explain(error)
@@ -85,36 +87,37 @@ async def stay_connected(typed: asyncio.Queue[str]) -> None:
         else:
             print(f"Connected to {URL} (Ctrl-C to leave)")
             last_trouble = ""
-            await talk(connection, typed)
+            await talk(connection, outbox)
             trouble = f"The connection ended (close code {connection.close_code})."
-        if trouble != last_trouble:  # say it once, not at each attempt
+        if trouble != last_trouble:  # say it once, not at every attempt
             print(f"{trouble}\nRetrying ...")
         last_trouble = trouble
         await asyncio.sleep(RETRY_SECONDS)
 
 
-async def read_keyboard(typed: asyncio.Queue[str]) -> None:
-    """Pass on each line that is typed, until Ctrl-C or Ctrl-D raises EOFError."""
+async def read_keyboard(outbox: asyncio.Queue[str]) -> None:
+    """Pass on each typed line, until Ctrl-C or Ctrl-D raises EOFError."""
     prompt: PromptSession[str] = PromptSession(">>> ", interrupt_exception=EOFError)
     while True:
-        typed.put_nowait(await prompt.prompt_async())
+        line = await prompt.prompt_async()  # like input(), but the rest goes on meanwhile
+        outbox.put_nowait(line)
 
 
 async def run_client() -> None:
-    """Look after the network and the keyboard at the same time."""
-    typed: asyncio.Queue[str] = asyncio.Queue()  # the lines that are still to be sent
-    reading = read_keyboard(typed) if AT_TERMINAL else read_pipe(typed)
-    await asyncio.gather(stay_connected(typed), reading)
+    """Run the network and the keyboard at the same time."""
+    outbox: asyncio.Queue[str] = asyncio.Queue()  # lines that are typed but not sent yet
+    reading = read_keyboard(outbox) if AT_TERMINAL else read_pipe(outbox)
+    await asyncio.gather(stay_connected(outbox), reading)
 
 
 # ---- The rest is plumbing: you can skip it. ----
 
 
-async def read_pipe(typed: asyncio.Queue[str]) -> None:
+async def read_pipe(outbox: asyncio.Queue[str]) -> None:
     """Pass on each line of a pipe, then give the last answers time to arrive."""
     while line := await asyncio.to_thread(sys.stdin.readline):
-        typed.put_nowait(line.removesuffix("\n"))
-    await typed.join()  # wait until send() has taken every line
+        outbox.put_nowait(line.removesuffix("\n"))
+    await outbox.join()  # wait until send() has taken every line
     await asyncio.sleep(LAST_SECONDS)
     raise EOFError
 

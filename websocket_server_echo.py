@@ -1,5 +1,5 @@
 #!/usr/bin/env -S uv run --script
-# uv reads this block: `uv run NAME.py` needs no set-up.
+# For uv: `uv run NAME.py` installs what this block lists.
 # /// script
 # requires-python = ">=3.11"
 # dependencies = ["websockets>=15,<18"]
@@ -7,10 +7,11 @@
 """Lesson 1: a WebSocket server that sends back what it hears
 
 What you learn
-    A WebSocket is an open line between two programs: both may send at any time,
-    text or bytes. A server is one function that runs once for each client.
+    A WebSocket is an open line between two programs: both can send text or bytes at
+    any time. A server runs one function for each client, side by side. Where it says
+    "await" it waits for one of them, and the others go on meanwhile.
 Before you start
-    Python 3.11 or newer, and once: python -m pip install "websockets>=15,<18"
+    Python 3.11 or newer, and once: python -m pip install "websockets<18" prompt-toolkit
 Run it
     In a terminal:          python websocket_server_echo.py
     In a second terminal:   python websocket_client_example.py
@@ -49,30 +50,32 @@ async def echo(connection: ServerConnection) -> None:
     host, port = connection.remote_address[:2]
     client = f"{host}:{port}"
     print(f"{client} connected")
-    with suppress(ConnectionClosed):  # a client may vanish without saying goodbye
+    with suppress(ConnectionClosed):  # a client that vanishes without a goodbye is no error
         async for message in connection:
-            short = repr(message[:60]) if isinstance(message, str) else f"{len(message)} bytes"
-            print(f"{client} said {short}")
+            if isinstance(message, str):
+                print(f"{client} said {message[:60]!r}")
+            else:
+                print(f"{client} said {len(message)} bytes")
             await connection.send(message)
-    print(f"{client} left (close code {connection.close_code})")
+    print(f"{client} left (close code {connection.close_code})")  # 1000 is a normal goodbye
 
 
 async def run_server() -> None:
-    """Serve until Ctrl-C."""
+    """Wait for clients until Ctrl-C."""
     async with serve(
-        echo,
+        echo,  # to be called for each client
         HOST,
         PORT,
         compression=None,  # compressing a message takes longer than sending it as it is
-        close_timeout=1,  # how many seconds Ctrl-C waits for the clients to say goodbye
-        # A web page that asks for a subprotocol hangs up unless the server picks one.
+        close_timeout=1,  # seconds that Ctrl-C waits for the clients to say goodbye
+        # Some web pages ask for a subprotocol, and hang up if the server doesn't name it.
         select_subprotocol=lambda _, offered: offered[0] if offered else None,
     ) as server:
         print(f"Listening on ws://{HOST}:{PORT} (Ctrl-C to stop)")
         await server.serve_forever()
 
 
-# ---- The rest is plumbing: you can skip it. ----
+# ---- The rest starts all this. It is plumbing: you can skip it. ----
 
 if __name__ == "__main__":
     if isinstance(sys.stdout, TextIOWrapper):  # show each line at once, also in Git Bash

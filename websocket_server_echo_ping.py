@@ -1,18 +1,18 @@
 #!/usr/bin/env -S uv run --script
-# uv reads this block: `uv run NAME.py` needs no set-up.
+# For uv: `uv run NAME.py` installs what this block lists.
 # /// script
 # requires-python = ">=3.11"
 # dependencies = ["websockets>=15,<18"]
 # ///
-"""Lesson 2: a server that speaks first and notices who is gone
+"""Lesson 2: a server that speaks first and notices who has gone
 
 What you learn
-    "Ping" means two things. A ping frame is part of the protocol: the other side's
-    library answers with a pong frame, and your program never sees it. The time in
-    between is the round trip; no pong means that nobody is there any more.
+    "Ping" means two things. A ping frame is built into WebSockets: the library on the
+    other side answers it with a pong frame, and the program there never sees either.
+    From ping to pong is the round trip; no pong means that nobody is there anymore.
     A ping message is text like any other, and you decide what it says.
 Before you start
-    Lesson 1, and once: python -m pip install "websockets>=15,<18"
+    Lesson 1. Stop its server with Ctrl-C: only one program can have the port.
 Run it
     In a terminal:          python websocket_server_echo_ping.py
     In a second terminal:   python websocket_client_example.py
@@ -20,11 +20,11 @@ Run it
 You should see
     127.0.0.1:50312 connected
     127.0.0.1:50312 ping frame, pong after 0.3 ms; ping message 1
-    and in the client, every 3 seconds, a ping message with that round trip.
+    and in the client, every 3 seconds: <<< {"type": "ping", "number": 1, ...}
 Try next
     A message can carry anything. In ping(), below the line with "message = ", add
             message["clients"] = len(connection.server.connections)
-    Restart the server and open two clients: each now reads how many there are.
+    Restart the server and open two clients: each now shows how many there are.
 """
 
 import asyncio
@@ -41,16 +41,17 @@ from websockets.exceptions import ConnectionClosed
 
 HOST = os.environ.get("HOST") or "127.0.0.1"  # only this computer; 0.0.0.0 lets classmates in
 PORT = int(os.environ.get("PORT") or 8765)
-PING_SECONDS = float(os.environ.get("PING_SECONDS") or 3)  # from one ping to the next
-PONG_SECONDS = float(os.environ.get("PONG_SECONDS") or 10)  # no pong for this long: it is gone
+PING_SECONDS = float(os.environ.get("PING_SECONDS") or 3)  # between two pings
+PONG_SECONDS = float(os.environ.get("PONG_SECONDS") or 10)  # no pong by then: the client has gone
 
 
 async def ping(connection: ServerConnection, client: str) -> None:
-    """Ping one client again and again: a frame that measures, then a message that tells."""
-    for number in itertools.count(1):
-        async with asyncio.timeout(PONG_SECONDS):
+    """Ping one client again and again: measure the round trip, then tell the client."""
+    for number in itertools.count(1):  # 1, 2, 3, ...
+        async with asyncio.timeout(PONG_SECONDS):  # raises TimeoutError
             pong = await connection.ping()  # the ping frame is on its way
-            milliseconds = round(1000 * await pong, 1)  # the pong frame is here
+            seconds = await pong  # the pong frame is here
+            milliseconds = round(1000 * seconds, 1)
             message = {"type": "ping", "number": number, "round_trip_ms": milliseconds}
             await connection.send(json.dumps(message))
         print(f"{client} ping frame, pong after {milliseconds} ms; ping message {number}")
@@ -67,16 +68,16 @@ async def echo(connection: ServerConnection, client: str) -> None:
 
 
 async def talk(connection: ServerConnection) -> None:
-    """Ping and echo at the same time, until the client leaves or no longer answers."""
+    """Ping and echo at the same time, until the client leaves or stops answering."""
     host, port = connection.remote_address[:2]
     client = f"{host}:{port}"
     print(f"{client} connected")
     try:
-        async with asyncio.TaskGroup() as tasks:  # when one of the two fails, it cancels the other
+        async with asyncio.TaskGroup() as tasks:  # when one of them fails, it stops the other
             tasks.create_task(ping(connection, client))
             tasks.create_task(echo(connection, client))
-    except* ConnectionClosed:
-        pass  # it left, or vanished without saying goodbye
+    except* ConnectionClosed:  # the * is for errors from a TaskGroup
+        pass  # it left, or vanished without a goodbye
     except* TimeoutError:
         print(f"{client} does not answer")
         connection.transport.abort()  # hang up without a goodbye: nobody would hear it
@@ -89,17 +90,17 @@ async def run_server() -> None:
         talk,
         HOST,
         PORT,
-        ping_interval=None,  # the library would ping too, but where you can't see it
+        ping_interval=None,  # switch off the library's own pings, which nobody sees
         compression=None,  # compressing a message takes longer than sending it as it is
-        close_timeout=1,  # how many seconds Ctrl-C waits for the clients to say goodbye
-        # A web page that asks for a subprotocol hangs up unless the server picks one.
+        close_timeout=1,  # seconds that Ctrl-C waits for the clients to say goodbye
+        # Some web pages ask for a subprotocol, and hang up if the server doesn't name it.
         select_subprotocol=lambda _, offered: offered[0] if offered else None,
     ) as server:
         print(f"Listening on ws://{HOST}:{PORT} (Ctrl-C to stop)")
         await server.serve_forever()
 
 
-# ---- The rest is plumbing, the same as in lesson 1: you can skip it. ----
+# ---- The rest is the same as in lesson 1: you can skip it. ----
 
 if __name__ == "__main__":
     if isinstance(sys.stdout, TextIOWrapper):  # show each line at once, also in Git Bash

@@ -24,7 +24,7 @@ LIBRARIES |= {CLIENT: {"prompt_toolkit", "websockets"}, PYGAME: {"pygame", "webs
 PACKAGES = {name: ["websockets>=15,<18"] for name in LESSONS}
 PACKAGES[CLIENT].append("prompt-toolkit>=3.0.50,<4")
 PACKAGES[PYGAME].append("pygame-ce>=2.5.2,<3")
-UV = "# uv reads this block: `uv run NAME.py` needs no set-up."
+UV = "# For uv: `uv run NAME.py` installs what this block lists."
 HEADINGS = ["What you learn", "Before you start", "Run it", "You should see", "Try next"]
 
 
