@@ -1,4 +1,5 @@
 #!/usr/bin/env -S uv run --script
+# For uv: `uv run NAME.py` installs what this block lists.
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
@@ -153,7 +154,7 @@ async def record(speech: Speech, device: int | None, seconds: float) -> None:
             format=pyaudio.paInt16,
             input=True,
             input_device_index=device,
-            frames_per_buffer=rate * CHUNK_MS // 1000,
+            frames_per_buffer=rate // 50,  # 20 ms: half a chunk, so that none waits for long
             stream_callback=callback,
         )
     except OSError as error:

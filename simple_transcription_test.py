@@ -1,4 +1,5 @@
 #!/usr/bin/env -S uv run --script
+# For uv: `uv run NAME.py` installs what this block lists.
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
@@ -11,8 +12,8 @@
 """Lesson 6: one recording, one transcript, and a check of every step on the way
 
 What you learn
-    What a microphone delivers (PCM16: thousands of numbers a second), how a recording gets
-    to a service over HTTP, and where to look when one of the steps fails.
+    What a microphone delivers (PCM16: thousands of numbers a second), how a recording
+    reaches a service over HTTP, and where to look when one of the steps fails.
 Before you start
     In a first terminal: docker compose up faster-whisper    or: python fastapi_example.py
     Once: python -m pip install -r requirements.txt (README.md: what PyAudio needs first)
@@ -58,40 +59,17 @@ KEY = "".join(os.environ.get(KEY_NAME, "").split())  # without the line end of a
 HEADERS = {"Authorization": f"Bearer {KEY}".encode()} if KEY else {}
 MODEL = os.environ.get("TRANSCRIPTION_MODEL", "gpt-transcribe")  # local services have only one
 LANGUAGE = os.environ.get("TRANSCRIPTION_LANGUAGE", "")  # such as "en"; empty: the service decides
-RESPONSE_FORMAT = "json"  # or text or verbose_json; srt and vtt are subtitles
+RESPONSE_FORMAT = "json"  # service/ also knows text, verbose_json, and srt and vtt (subtitles)
 
 CHUNK_MS = 50  # sound is read in pieces this long; the progress bar moves after each
 QUIET = 0.02  # of full scale; anything softer is not a voice
 PATIENCE_S = 120  # how long to wait for the text: a large model takes its time
 
-# A proxy leads to the internet. This computer and those in the same network are reached directly.
-NEARBY = "localhost,.local,127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"
-os.environ["no_proxy"] = f"{NEARBY},{os.environ.get('no_proxy', os.environ.get('NO_PROXY', ''))}"
-
-MICROPHONE_HELP = """Is it muted? Is your terminal allowed to use it (permission denied)?
-  Linux: pavucontrol. macOS: System Settings > Privacy & Security > Microphone.
-  Windows: Settings > Privacy & security > Microphone.
-  --list-devices lists the microphones, --device NUMBER chooses one.
-  Without a microphone: --file samples/speech.wav"""
-REMEDIES = {  # for the first kind of error that matches
-    ImportError: "Set-up in README.md shows how to install PyAudio. Or use --file NAME.",
-    requests.exceptions.SSLError: """The service's certificate can't be trusted, or it has none.
-  Put the certificate's file name into REQUESTS_CA_BUNDLE, or use http://""",
-    requests.Timeout: "The service does not answer. Its own terminal may say why.",
-    requests.ConnectionError: f"""No service is running at {" or ".join(URLS)}.
-  Start one in another terminal:  docker compose up faster-whisper
-                             or:  python fastapi_example.py""",
-}
-REFUSALS = {  # for a service that answers with this HTTP status
-    401: f"Put the service's API key into {KEY_NAME}, without quotation marks.",
-    429: "Your account has no credit left, or you asked too often. If so, wait a minute.",
-}
-
 
 def run(arguments: argparse.Namespace) -> None:
-    """Take one step after the other. The first one that fails says what to do about it."""
+    """Take the steps in order. The first one that fails says what to do about it."""
     with step("service", f"Check SERVICE_URL. A complete address looks like {LOCAL[1]}"):
-        url = find_service()  # first, so that nobody speaks for nothing
+        url = find_service()  # first, so that no recording is wasted
     name = arguments.file.name if arguments.file else "recording.wav"
     if arguments.file:
         with step("recording", "Check the file's name and folder."):
@@ -100,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         with step("microphone", MICROPHONE_HELP):
             recording = record(arguments.device, arguments.seconds)
-    with step("transcript", "Try --file samples/speech.wav. If that works, record once more."):
+    with step("transcript", "Try --file samples/speech.wav. If that works, record again."):
         text = transcribe(url, name, recording)
     print(text)
 
@@ -132,10 +110,11 @@ def record(device: int | None, seconds: int) -> bytes:
         audio.terminate()
 
     samples = np.frombuffer(pcm, np.int16).reshape(-1, channels)
-    mono = samples.mean(axis=1).astype(np.int16).tobytes()  # two channels become their average
-    if loudness(mono) < QUIET:
-        raise OSError(f"The microphone is silent (loudest moment {loudness(mono):.0%}).")
-    print(f"✓ recording    {seconds} s, loudest moment {loudness(mono):.0%}")
+    mono = samples.mean(axis=1).astype(np.int16).tobytes()  # the average of left and right
+    peak = loudness(mono)
+    if peak < QUIET:
+        raise OSError(f"The microphone is silent (loudest moment {peak:.0%}).")
+    print(f"✓ recording    {seconds} s, loudest moment {peak:.0%}")
     file = io.BytesIO()
     with wave.open(file, "wb") as wav:
         wav.setnchannels(1)
@@ -147,13 +126,14 @@ def record(device: int | None, seconds: int) -> bytes:
 
 def loudness(pcm: bytes) -> float:
     """Return the loudest sample of PCM16 sound, from 0 to 1."""
-    return float(np.abs(np.frombuffer(pcm, np.int16).astype(int)).max(initial=0) / 32768)
+    samples = np.frombuffer(pcm, np.int16).astype(int)  # abs(-32768) needs more than 16 bits
+    return float(np.abs(samples).max(initial=0) / 32768)
 
 
 def find_service() -> str:
     """Return the address of the first service that answers."""
     for url in URLS:
-        try:  # the list of models is the smallest question that a service answers
+        try:  # asking for the list of models is the cheapest test
             check(requests.get(f"{url}/v1/models", headers=HEADERS, timeout=10))
         except (requests.ConnectionError, requests.Timeout) as error:
             problem = error
@@ -167,7 +147,7 @@ def transcribe(url: str, name: str, recording: bytes) -> str:
     """Send a recording as a form with a file, the way a web page would. Return the text."""
     begin = time.monotonic()
     url += "/v1/audio/transcriptions"
-    # requests leaves out fields that are None. Everything that a service may understand:
+    # Fields that are None are not sent. All fields are listed here:
     # https://platform.openai.com/docs/api-reference/audio/createTranscription
     fields = {"model": MODEL, "response_format": RESPONSE_FORMAT, "language": LANGUAGE or None}
     file = {"file": (name, recording)}
@@ -183,14 +163,40 @@ def transcribe(url: str, name: str, recording: bytes) -> str:
 
 # ---- The rest is plumbing: errors, and the command line. You can skip it.
 
+# Some networks have a proxy for the internet. Computers nearby are reached without it.
+NEARBY = "localhost,.local,127.0.0.0/8,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"
+os.environ["no_proxy"] = f"{NEARBY},{os.environ.get('no_proxy', os.environ.get('NO_PROXY', ''))}"
+
+MICROPHONE_HELP = """Is it muted? Is your terminal allowed to use it (permission denied)?
+  Linux: pavucontrol. macOS: System Settings > Privacy & Security > Microphone.
+  Windows: Settings > Privacy & security > Microphone.
+  --list-devices lists the microphones, --device NUMBER chooses one.
+  Without a microphone: --file samples/speech.wav"""
+REMEDIES = {  # for the first kind of error that matches
+    ImportError: "Set-up in README.md shows how to install PyAudio. Or use --file NAME.",
+    requests.exceptions.SSLError: """The service's certificate can't be trusted, or it has none.
+  Put the certificate's file name into REQUESTS_CA_BUNDLE, or use http://""",
+    requests.Timeout: "The service does not answer. Its own terminal may say why.",
+    requests.ConnectionError: f"""No service is running at {" or ".join(URLS)}.
+  Start one in another terminal:  docker compose up faster-whisper
+                             or:  python fastapi_example.py""",
+}
+REFUSALS = {  # for a service that answers with this HTTP status
+    401: f"Put the service's API key into {KEY_NAME}, without quotation marks.",
+    429: "Your account has no credit left, or you asked too often. If so, wait a minute.",
+}
+
 
 @contextmanager
 def step(name: str, remedy: str) -> Iterator[None]:
-    """If something goes wrong in this step, say what, and what to do about it."""
+    """If this step fails, say why, and what to do about it."""
     try:
-        yield
+        yield  # the lines inside "with step(...)" run here
     except (ImportError, OSError, ValueError) as error:
-        remedy = next((REMEDIES[kind] for kind in REMEDIES if isinstance(error, kind)), remedy)
+        for kind, text in REMEDIES.items():
+            if isinstance(error, kind):
+                remedy = text
+                break
         if isinstance(error, requests.HTTPError):
             remedy = REFUSALS.get(error.response.status_code, remedy)
         cause: BaseException = error
@@ -201,7 +207,7 @@ def step(name: str, remedy: str) -> Iterator[None]:
 
 
 def check(answer: requests.Response) -> None:
-    """Raise the service's own words if it refuses, or if it is not a service at all."""
+    """Raise an error if the service refuses, or if it is not one."""
     if answer.ok and "html" not in answer.headers.get("Content-Type", ""):
         return
     try:
@@ -213,7 +219,7 @@ def check(answer: requests.Response) -> None:
 
 @contextmanager
 def hidden_warnings() -> Iterator[None]:
-    """Hide the page of warnings that PyAudio prints on Linux. They mean nothing."""
+    """Hide the harmless warnings that PyAudio prints on Linux: a page of them."""
     stderr = os.dup(2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
@@ -236,11 +242,11 @@ def list_devices() -> None:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Read the command line, and start."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--file", type=Path, help="a recording to send instead")
+    parser.add_argument("--file", type=Path, help="send this recording instead")
     parser.add_argument("--device", type=int, help="number of the microphone")
     parser.add_argument("--seconds", type=int, default=5, help="how long to record (5)")
     parser.add_argument("--list-devices", action="store_true", help="list the microphones")

@@ -1,4 +1,5 @@
 #!/usr/bin/env -S uv run --script
+# For uv: `uv run NAME.py` installs what this block lists.
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
