@@ -23,6 +23,7 @@ from wires import lesson_server
 
 Lesson: TypeAlias = "pexpect.spawn[str]"
 COLUMNS = 40
+BINARY = {"bin", "png", "wav", "mp3", "mp4", "mov", "ts", "au", "ogg", "opus", "webm"}
 
 SURROUNDINGS = {
     "a terminal without colours": {"TERM": "dumb", "NO_COLOR": "1"},
@@ -216,6 +217,6 @@ def test_git_gives_every_text_the_same_line_ends_on_every_system() -> None:
     assert attributes
     for line in attributes:
         index, _, wanted, path = line.split(maxsplit=3)
-        is_binary = path.rpartition(".")[2] in {"bin", "png", "wav"}
+        is_binary = path.rpartition(".")[2] in BINARY
         assert index in ({"i/-text"} if is_binary else {"i/lf", "i/none"}), line
         assert (wanted == "attr/-text") == is_binary, line

@@ -205,7 +205,7 @@ def test_ctrl_c_while_the_weights_are_fetched_is_no_fault(
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         env = {"WHISPER_MODEL": "tiny", "HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
         lesson = open_lesson("-m", "service", env=env | {"PORT": str(free_port())})
-        lesson.expect("They are fetched once")
+        lesson.expect("This happens only once")
         with silent.accept()[0]:
             ending = stop(lesson, signal.SIGINT, 0.2)
     assert ending.status == 0 and "Traceback" not in ending.output, ending

@@ -311,7 +311,7 @@ def test_an_upload_that_names_other_files_opens_none_of_them(
             timeout=30,
         )
         assert answer.status_code == 400, answer.text
-        assert "no audio that can be decoded" in answer.json()["error"]["message"]
+        assert "no audio in a format" in answer.json()["error"]["message"]
         assert not select.select([trap], [], [], 0)[0]  # nobody has called
 
 
@@ -335,7 +335,8 @@ def test_versions_with_known_holes_are_refused() -> None:
         for part in each.specifier
         if part.operator == ">="
     }
-    assert lowest.keys() == {each.name for each in wanted}  # each of them has a lower bound
+    pinned = {each.name for each in wanted if str(each.specifier).startswith("==")}
+    assert lowest.keys() | pinned == {each.name for each in wanted}  # each has a lower bound
     image = (ROOT / "service/requirements.txt").read_text(encoding="utf-8")
     pins = dict(re.findall(r"^([\w-]+)==([\w.]+)", image, re.MULTILINE))
     assert pins.keys() & SAFE_SINCE.keys()

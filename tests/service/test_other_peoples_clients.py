@@ -146,6 +146,13 @@ async def test_what_is_not_supported_gets_an_error_that_names_it(
         assert name in str(error["param"]) and name.split(".")[-1] in error["message"]
 
 
+async def test_a_turn_detection_without_a_type_is_server_vad(service: Service) -> None:
+    async with client(service.url) as agent:
+        session = (await agent.configure(turn_detection={"silence_duration_ms": 700}))["session"]
+        said = session["audio"]["input"]["turn_detection"]
+        assert (said["type"], said["silence_duration_ms"]) == ("server_vad", 700)
+
+
 async def test_what_is_empty_or_null_asks_for_nothing(service: Service) -> None:
     """SDKs write null for what nobody has set."""
     vad = {"type": "server_vad", "idle_timeout_ms": None, "create_response": False}
